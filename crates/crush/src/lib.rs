@@ -1,0 +1,5 @@
+//! Placement exactly as Ceph computes it: CRUSH, and the OSD map's way from an object to its OSDs.
+
+mod map;
+
+pub use map::*;

@@ -1,0 +1,12 @@
+//! `cairn store`.
+
+use std::process::ExitCode;
+
+/// Subcommands of `cairn store`.
+#[derive(clap::Subcommand)]
+pub enum Command {}
+
+/// Runs one.
+pub fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {}
+}
