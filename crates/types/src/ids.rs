@@ -8,6 +8,11 @@ use std::str::FromStr;
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct OsdId(pub i32);
 
+/// Number of a monitor. Never given twice in the life of a cluster: a monitor that lost its disk
+/// comes back under a new number, because it no longer knows what it promised.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
+pub struct MonId(pub u32);
+
 /// Number of a pool. Signed 64 bits, as RADOS has it; the monitors give out numbers from 1.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct PoolId(pub i64);
@@ -37,6 +42,12 @@ pub struct PgId {
 impl fmt::Display for OsdId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "osd.{}", self.0)
+    }
+}
+
+impl fmt::Display for MonId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "mon.{}", self.0)
     }
 }
 

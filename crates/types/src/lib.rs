@@ -7,6 +7,6 @@ mod ids;
 mod object;
 mod weight;
 
-pub use ids::{Epoch, OsdId, ParsePgIdError, PgId, PoolId, SnapId};
+pub use ids::{Epoch, MonId, OsdId, ParsePgIdError, PgId, PoolId, SnapId};
 pub use object::ObjectId;
 pub use weight::Weight;
