@@ -1,0 +1,292 @@
+//! Random clusters under random faults. A failure prints the seed; `CAIRN_PAXOS_SEED=N` runs one seed
+//! with its trace, `CAIRN_PAXOS_SEEDS=N` sets how many seeds are run, `CAIRN_PAXOS_FIRST=N` the first.
+
+mod harness;
+
+use std::time::Duration;
+
+use cairn_paxos::{Canary, Change, Event, MonId, Outcome, Params, ProposalId, Slot, Timing};
+use harness::rng::Rng;
+use harness::world::{MS, Setup, Weather, World};
+
+/// Seeds per test run; each is about 6 s of virtual faults and a few ms of work.
+const SEEDS: u64 = 3000;
+
+/// Virtual time after the last fault within which everything must be whole again: a few elections,
+/// a catch-up by full state and a proposal's deadline.
+const LIVENESS_MS: u64 = 15_000;
+
+struct Plan {
+    rng: Rng,
+    world: World,
+    writes: Vec<ProposalId>,
+    highest: u32,
+}
+
+impl Plan {
+    fn new(seed: u64, canary: Option<Canary>) -> Self {
+        let mut rng = Rng(seed ^ 0x5eed_0000_0000_0000);
+        let founders = [1, 1, 2, 3, 3, 3, 3, 4, 5, 5][rng.below(10) as usize];
+        let drift_ppm = [10_000, 50_000, 90_000][rng.below(3) as usize];
+        let setup = Setup {
+            seed,
+            founders,
+            params: Params { alpha: [1, 2, 4, 16][rng.below(4) as usize], window: [6, 30, 200][rng.below(3) as usize] },
+            timing: Timing { drift_ppm, proposal: Duration::from_secs(3), ..Timing::default() },
+            canary,
+            drift: rng.permille(700),
+            group_commit: rng.permille(300),
+            app_lags: rng.permille(300),
+            padding: if rng.permille(30) { 300 << 10 } else { 0 },
+        };
+        Plan { rng, world: World::new(setup), writes: Vec::new(), highest: founders }
+    }
+
+    fn some_host(&mut self) -> MonId {
+        let all: Vec<MonId> = self.world.hosts.keys().copied().collect();
+        self.rng.pick(&all).expect("a host")
+    }
+
+    fn leader_or_some(&mut self) -> MonId {
+        if self.rng.permille(500) {
+            let leaders: Vec<MonId> = self
+                .world
+                .hosts
+                .values()
+                .filter(|host| host.node.as_ref().is_some_and(|node| node.leading().is_some()))
+                .map(|host| host.id)
+                .collect();
+            if let Some(leader) = self.rng.pick(&leaders) {
+                return leader;
+            }
+        }
+        self.some_host()
+    }
+
+    fn weather(&mut self) {
+        let harsh = self.rng.permille(500);
+        self.world.weather = Weather {
+            loss_permille: if harsh { self.rng.below(250) } else { self.rng.below(20) },
+            dup_permille: self.rng.below(200),
+            slow_permille: if harsh { self.rng.below(400) } else { self.rng.below(30) },
+            slow_us: [5 * MS, 50 * MS, 700 * MS, 2000 * MS][self.rng.below(4) as usize],
+            flush_us: [1, 10, 150][self.rng.below(3) as usize] * MS,
+        };
+    }
+
+    fn clients(&mut self) {
+        for _ in 0..self.rng.below(4) {
+            let at = self.some_host();
+            if self.writes.len() > 3 && self.rng.permille(100) {
+                // Somebody who does not know the outcome asks again, perhaps at another monitor.
+                let again = self.writes[self.rng.below(self.writes.len() as u64) as usize];
+                if let Some((_, _, born, request)) = self.world.proposals.get(&again).cloned()
+                    && !self.world.owed(again)
+                    && !matches!(self.world.check.outcome_of(again), Some(Outcome::Lost))
+                {
+                    self.world.propose_as(at, again, born, request);
+                }
+                continue;
+            }
+            let id = self.world.write(at);
+            self.writes.push(id);
+        }
+    }
+
+    fn fault(&mut self) {
+        match self.rng.below(22) {
+            0..=2 => {
+                let mon = self.leader_or_some();
+                self.world.crash(mon);
+            }
+            3..=5 => {
+                let mon = self.some_host();
+                self.world.start(mon);
+            }
+            6 => {
+                let mon = self.leader_or_some();
+                self.world.pause(mon);
+            }
+            7 | 8 => {
+                let mon = self.some_host();
+                self.world.resume(mon);
+            }
+            9 => {
+                let (a, b) = (self.leader_or_some(), self.some_host());
+                self.world.cut_one_way(a, b);
+            }
+            10 => {
+                let (a, b) = (self.leader_or_some(), self.some_host());
+                self.world.cut_both(a, b);
+            }
+            11 => {
+                let mon = self.leader_or_some();
+                self.world.isolate(mon);
+            }
+            12 => {
+                // Everyone hears only one.
+                let hub = self.some_host();
+                let all: Vec<MonId> = self.world.hosts.keys().copied().filter(|mon| *mon != hub).collect();
+                for a in &all {
+                    for b in &all {
+                        if a < b {
+                            self.world.cut_both(*a, *b);
+                        }
+                    }
+                }
+            }
+            13..=15 => self.world.heal(),
+            16 => self.weather(),
+            17 | 18 => self.trim(),
+            19 => self.membership(),
+            20 => {
+                let mon = self.leader_or_some();
+                self.world.handle(mon, Event::Resign);
+            }
+            _ => {
+                let mon = self.some_host();
+                if self.rng.permille(200) {
+                    self.world.handle(mon, Event::StorageFailed);
+                    self.world.crash(mon);
+                }
+            }
+        }
+    }
+
+    fn trim(&mut self) {
+        let mon = self.some_host();
+        let durable = self.world.hosts[&mon].disk_app.slot;
+        let keep = self.rng.below(12);
+        self.world.handle(mon, Event::Trim { upto: Slot(durable.0.saturating_sub(keep)) });
+    }
+
+    fn membership(&mut self) {
+        let at = self.leader_or_some();
+        let members = self.world.check.newest().members.clone();
+        if (self.rng.permille(500) && members.len() < 5 && self.highest < 9) || members.len() == 1 {
+            if self.highest >= 9 {
+                return;
+            }
+            self.highest += 1;
+            let new = MonId(self.highest);
+            self.world.add_joining(new);
+            self.world.change(at, Change::Add(new));
+        } else {
+            let members: Vec<MonId> = members.into_iter().collect();
+            let gone = self.rng.pick(&members).expect("a member");
+            self.world.change(at, Change::Remove(gone));
+        }
+    }
+
+    /// Ends all faults and demands that the cluster becomes whole.
+    fn mend(&mut self) {
+        self.world.heal();
+        self.world.weather = Weather::default();
+        for mon in self.world.hosts.keys().copied().collect::<Vec<_>>() {
+            self.world.resume(mon);
+            self.world.start(mon);
+        }
+        let settled = self.world.run_until_true(LIVENESS_MS, World::settled);
+        if !settled {
+            let standing: Vec<String> = self
+                .world
+                .hosts
+                .values()
+                .map(|host| match &host.node {
+                    Some(node) => format!(
+                        "{} {:?} {:?} decided {} promised {} leader {:?}",
+                        host.id,
+                        node.standing(),
+                        node.role(),
+                        node.decided(),
+                        node.promised(),
+                        node.leader()
+                    ),
+                    None => format!("{} stopped", host.id),
+                })
+                .collect();
+            self.world.must(Err(format!("not settled {LIVENESS_MS} ms after the last fault: {standing:#?}")));
+        }
+        let members = self.world.check.newest().members.clone();
+        let last: Vec<ProposalId> = members.iter().map(|mon| self.world.write(*mon)).collect();
+        let done = self.world.run_until_true(2_000, |world| last.iter().all(|id| world.decided(*id)));
+        if !done {
+            self.world.must(Err("a write after the last fault is not decided within 2 s".into()));
+        }
+        self.world.run_until_true(4_000, |world| world.proposals.keys().all(|id| !world.owed(*id)));
+        let owed: Vec<ProposalId> =
+            self.world.proposals.keys().copied().filter(|id| self.world.owed(*id)).collect();
+        if !owed.is_empty() {
+            self.world.must(Err(format!("no outcome for {owed:?}")));
+        }
+    }
+
+    fn run(mut self) -> World {
+        self.weather();
+        let faults = self.rng.range(20, 80);
+        self.world.run_ms(1500);
+        for _ in 0..faults {
+            if self.world.failure.is_some() {
+                return self.world;
+            }
+            self.clients();
+            let step = if self.rng.permille(300) { self.rng.below(600) } else { self.rng.below(60) };
+            self.world.run_ms(step);
+            if self.rng.permille(600) {
+                self.fault();
+            }
+        }
+        if self.world.failure.is_none() {
+            self.mend();
+        }
+        self.world
+    }
+}
+
+fn number(name: &str) -> Option<u64> {
+    let text = std::env::var(name).ok()?;
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} must be a number, not {text:?}")))
+}
+
+fn run(seed: u64, canary: Option<Canary>, trace: bool) -> World {
+    let mut plan = Plan::new(seed, canary);
+    if trace {
+        plan.world.trace = Some(Vec::new());
+    }
+    plan.run()
+}
+
+#[test]
+fn random_faults_break_nothing() {
+    let one = number("CAIRN_PAXOS_SEED");
+    let first = one.or(number("CAIRN_PAXOS_FIRST")).unwrap_or(1);
+    let count = if one.is_some() { 1 } else { number("CAIRN_PAXOS_SEEDS").unwrap_or(SEEDS) };
+    let (mut steps, mut slots, mut reads, mut virtual_us) = (0, 0, 0, 0);
+    for seed in first..first + count {
+        let world = run(seed, None, one.is_some());
+        if let Some(trace) = &world.trace {
+            eprintln!("{}", trace.join("\n"));
+        }
+        if let Some(failure) = &world.failure {
+            panic!("seed {seed}: {failure}\nsee it with CAIRN_PAXOS_SEED={seed}");
+        }
+        steps += world.steps;
+        slots += world.check.last().0;
+        reads += world.check.reads;
+        virtual_us += world.now_us;
+    }
+    eprintln!(
+        "{count} seeds, {:.1} virtual hours, {steps} events, {slots} slots decided, {reads} reads checked",
+        virtual_us as f64 / 3.6e9
+    );
+    assert!(slots > 10 * count && reads > 100 * count, "the simulation hardly did anything");
+}
+
+#[test]
+fn the_same_seed_gives_the_same_log() {
+    for seed in 1..=20 {
+        let (first, second) = (run(seed, None, true), run(seed, None, true));
+        assert_eq!(first.digest, second.digest, "seed {seed}");
+        assert_eq!(first.trace, second.trace, "seed {seed}");
+    }
+}
