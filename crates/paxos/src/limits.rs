@@ -9,8 +9,9 @@ pub const ALPHA_DEFAULT: u64 = 16;
 pub const ALPHA_MAX: u64 = 256;
 
 /// Default of [`crate::Params::window`]: for how many slots a proposal's id is remembered, and
-/// after how many slots an undecided proposal is void.
-pub const WINDOW_DEFAULT: u64 = 1024;
+/// after how many slots an undecided proposal is void. Well above a full queue, so that a proposal
+/// is not void before its turn.
+pub const WINDOW_DEFAULT: u64 = 4096;
 
 /// Proposals a leader holds that have no slot yet; one more is refused as busy.
 pub const QUEUE_ENTRIES_MAX: usize = 1024;

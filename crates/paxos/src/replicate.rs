@@ -54,6 +54,21 @@ pub(crate) struct Open {
     sent_at: Moment,
 }
 
+impl Leadership {
+    /// Takes the next proposal from the queue. Void ones are left out: their origins see the log pass
+    /// their window.
+    fn next_queued(&mut self, void: impl Fn(&Proposal) -> bool) -> Option<Proposal> {
+        loop {
+            let proposal = self.queue.pop_front()?;
+            self.queued.remove(&proposal.id);
+            self.queue_bytes -= proposal.request.bytes();
+            if !void(&proposal) {
+                return Some(proposal);
+            }
+        }
+    }
+}
+
 impl Node {
     /// Phase 1 is won.
     pub(crate) fn lead(&mut self, mut campaign: Campaign) {
@@ -110,9 +125,7 @@ impl Node {
                 command
             } else if lead.recovered.keys().next_back().is_some_and(|last| *last > slot) {
                 Command::Noop
-            } else if let Some(proposal) = lead.queue.pop_front() {
-                lead.queued.remove(&proposal.id);
-                lead.queue_bytes -= proposal.request.bytes();
+            } else if let Some(proposal) = lead.next_queued(|proposal| self.ledger.expired(proposal.born)) {
                 Command::Proposal(proposal)
             } else if slot <= fill_to {
                 Command::Noop

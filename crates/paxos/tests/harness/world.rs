@@ -369,10 +369,8 @@ impl World {
             }
             self.must(result);
         }
-        if !persist.is_empty() || !after.is_empty() {
+        if !persist.is_empty() || !after.is_empty() || !apply.is_empty() {
             self.write_batch(id, Batch { number: batch, records: persist, apply, after });
-        } else if !apply.is_empty() {
-            self.must(Err(format!("{id} applies without a record")));
         }
         for (proposal, outcome) in outcomes {
             self.note(|| format!("{id} says {proposal:?} is {outcome:?}"));
