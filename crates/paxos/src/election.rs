@@ -58,6 +58,7 @@ impl Node {
     /// Whether a leader is heard here: the reason to refuse a pre-vote.
     fn hears_leader(&self) -> bool {
         match &self.role {
+            _ if canary_on!(self, LeaseNotWaitedOut) => false,
             Role::Leader(_) => true,
             _ => self.following.is_some() && self.now.since(self.heard_at) < self.timing.election,
         }
@@ -132,7 +133,8 @@ impl Node {
         let Role::PreVoting(voting) = &self.role else { return };
         let Some(config) = self.ledger.configs.at(self.state.decided.next()) else { return };
         let granted = config.members.intersection(&voting.granted).count();
-        if granted >= config.majority() && voting.furthest <= self.state.decided {
+        let behind = voting.furthest > self.state.decided && !canary_on!(self, PromiseSpeaksForDecided);
+        if granted >= config.majority() && !behind {
             self.campaign();
         }
     }
@@ -158,8 +160,12 @@ impl Node {
             .range(decided.next()..)
             .map(|(slot, accepted)| (*slot, (accepted.ballot, accepted.command.clone())))
             .collect();
-        self.role =
-            Role::Candidate(Campaign { ballot, promises: BTreeMap::new(), recovered, asked: BTreeSet::new() });
+        self.role = Role::Candidate(Campaign {
+            ballot,
+            promises: BTreeMap::new(),
+            recovered,
+            asked: BTreeSet::new(),
+        });
         self.ask_for_promises();
     }
 
@@ -197,7 +203,11 @@ impl Node {
         let accepted: Vec<Accepted> = if canary_on!(self, PromiseWithoutAccepted) {
             Vec::new()
         } else {
-            self.state.accepted.range(self.state.decided.next()..).map(|(_, accepted)| accepted.clone()).collect()
+            self.state
+                .accepted
+                .range(self.state.decided.next()..)
+                .map(|(_, accepted)| accepted.clone())
+                .collect()
         };
         self.after(from, Message::Promise { ballot, decided: self.state.decided, accepted });
         if decided > self.state.decided {
@@ -212,7 +222,13 @@ impl Node {
         }
     }
 
-    pub(crate) fn count_promise(&mut self, from: MonId, ballot: Ballot, decided: Slot, accepted: Vec<Accepted>) {
+    pub(crate) fn count_promise(
+        &mut self,
+        from: MonId,
+        ballot: Ballot,
+        decided: Slot,
+        accepted: Vec<Accepted>,
+    ) {
         let own_decided = self.state.decided;
         let lowest_wins = canary_on!(self, LowestBallotWins);
         let speaks_for_all = canary_on!(self, PromiseSpeaksForDecided);
@@ -230,9 +246,9 @@ impl Node {
             if found.slot < first_open {
                 continue;
             }
-            let better = recovered
-                .get(&found.slot)
-                .is_none_or(|(known, _)| if lowest_wins { *known > found.ballot } else { *known < found.ballot });
+            let better = recovered.get(&found.slot).is_none_or(|(known, _)| {
+                if lowest_wins { *known > found.ballot } else { *known < found.ballot }
+            });
             if better {
                 recovered.insert(found.slot, (found.ballot, found.command));
             }
@@ -265,7 +281,8 @@ impl Node {
     /// Whether a majority of those who vote on `slot` promised, in promises that speak for it.
     pub(crate) fn majority_promised(&self, promises: &BTreeMap<MonId, Slot>, slot: Slot) -> bool {
         let Some(config) = self.ledger.configs.at(slot) else { return false };
-        let count = config.members.iter().filter(|mon| promises.get(mon).is_some_and(|above| *above < slot)).count();
+        let count =
+            config.members.iter().filter(|mon| promises.get(mon).is_some_and(|above| *above < slot)).count();
         count >= config.majority()
     }
 
@@ -308,6 +325,7 @@ impl Node {
             return;
         }
         self.grants.release(ballot);
+        self.resigned = self.resigned.max(ballot);
         if self.following == Some(ballot) {
             self.step_down(None);
             let next = self.state.decided.next();

@@ -77,7 +77,8 @@ impl Node {
             return Some(Moment(u64::MAX));
         }
         let heard = self.ledger.configs.at(next)?.reached_by_majority(|mon| lead.heard.get(&mon).copied())?;
-        let lease = if canary_on!(self, DriftIgnored) { self.timing.lease } else { self.timing.leader_lease() };
+        let lease =
+            if canary_on!(self, DriftIgnored) { self.timing.lease } else { self.timing.leader_lease() };
         Some(heard + lease)
     }
 

@@ -54,9 +54,9 @@ macro_rules! canary_on {
 pub(crate) use canary_on;
 
 pub use ballot::{Ballot, Slot};
+pub use cairn_types::MonId;
 #[cfg(any(test, feature = "canary"))]
 pub use canary::Canary;
-pub use cairn_types::MonId;
 pub use command::{Change, Command, Payload, Proposal, ProposalId, Request};
 pub use effects::{Apply, Effects, Event, Notice, Outcome, Poison, Refused, Send};
 pub use membership::{ChangeRefused, Configs, Membership, Standing};

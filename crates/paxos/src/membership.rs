@@ -177,7 +177,8 @@ mod tests {
     #[test]
     fn a_majority_counts_members_only() {
         let config = Membership { members: members(&[1, 2, 3]) };
-        let votes = |mon: MonId| [(2, 7), (3, 5), (9, 99)].iter().find(|(id, _)| MonId(*id) == mon).map(|v| v.1);
+        let votes =
+            |mon: MonId| [(2, 7), (3, 5), (9, 99)].iter().find(|(id, _)| MonId(*id) == mon).map(|v| v.1);
         assert_eq!(config.reached_by_majority(votes), Some(5));
         assert_eq!(config.reached_by_majority(|mon| (mon == MonId(1)).then_some(1)), None);
         assert_eq!(Membership::default().reached_by_majority(|_| Some(1)), None);

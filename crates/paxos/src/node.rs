@@ -65,6 +65,8 @@ pub struct Node {
     pub(crate) following: Option<Ballot>,
     /// When that leader was last heard.
     pub(crate) heard_at: Moment,
+    /// The last ballot that its leader laid down: what still arrives under it is news, not leadership.
+    pub(crate) resigned: Ballot,
     /// Someone who hears a leader that we do not hear: proposals go through it.
     pub(crate) relay: Option<MonId>,
     pub(crate) grants: Grants,
@@ -106,7 +108,8 @@ impl Node {
             return Err(StateError::AppliedOutside { applied, base, decided });
         }
         // Without a promise this monitor has granted no lease before this start.
-        let boot_until = if state.promised == Ballot::default() { Moment::default() } else { now + timing.lease };
+        let boot_until =
+            if state.promised == Ballot::default() { Moment::default() } else { now + timing.lease };
         let round_seen = state.promised.round;
         let mut node = Node {
             id,
@@ -118,6 +121,7 @@ impl Node {
             role: Role::Follower,
             following: None,
             heard_at: now,
+            resigned: Ballot::default(),
             relay: None,
             grants: Grants::blocked_until(boot_until),
             election_at: now,
@@ -310,7 +314,9 @@ impl Node {
                 self.on_pre_vote_reply(from, attempt, granted, promised, decided, leader);
             }
             Message::Prepare { ballot, decided } => self.on_prepare(from, ballot, decided),
-            Message::Promise { ballot, decided, accepted } => self.on_promise(from, ballot, decided, accepted),
+            Message::Promise { ballot, decided, accepted } => {
+                self.on_promise(from, ballot, decided, accepted)
+            }
             Message::Accept { ballot, stamp, decided, hash, entries } => {
                 self.on_accept(from, ballot, stamp, decided, hash, entries);
             }
@@ -432,6 +438,9 @@ impl Node {
     pub(crate) fn notice_retirement(&mut self) {
         if !self.retired && self.standing() == Standing::Retired {
             self.retired = true;
+            for id in self.pending.drain() {
+                self.outcome(id, Outcome::Uncertain);
+            }
             self.fx.notices.push(Notice::Retired);
         }
     }

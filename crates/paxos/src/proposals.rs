@@ -10,7 +10,8 @@ use crate::canary_on;
 use crate::command::{Proposal, ProposalId, Request};
 use crate::effects::{Outcome, Refused};
 use crate::limits::{
-    FORWARD_HOPS_MAX, PAYLOAD_BYTES_MAX, PENDING_BYTES_MAX, PENDING_ENTRIES_MAX, QUEUE_BYTES_MAX, QUEUE_ENTRIES_MAX,
+    FORWARD_HOPS_MAX, PAYLOAD_BYTES_MAX, PENDING_BYTES_MAX, PENDING_ENTRIES_MAX, QUEUE_BYTES_MAX,
+    QUEUE_ENTRIES_MAX,
 };
 use crate::membership::Standing;
 use crate::message::Message;
@@ -207,8 +208,13 @@ impl Node {
 
     pub(crate) fn pending_tick(&mut self) {
         let now = self.now;
-        let over: Vec<ProposalId> =
-            self.pending.entries.iter().filter(|(_, tracked)| tracked.deadline <= now).map(|(id, _)| *id).collect();
+        let over: Vec<ProposalId> = self
+            .pending
+            .entries
+            .iter()
+            .filter(|(_, tracked)| tracked.deadline <= now)
+            .map(|(id, _)| *id)
+            .collect();
         for id in over {
             self.settle(id, Outcome::Uncertain);
         }

@@ -190,7 +190,8 @@ impl Node {
 
     /// Sends what gathered since the last time, once per member however many events it was.
     pub(crate) fn broadcast(&mut self) {
-        let (decided, hash, now, resend) = (self.state.decided, self.ledger.hash, self.now, self.timing.heartbeat);
+        let (decided, hash, now, resend) =
+            (self.state.decided, self.ledger.hash, self.now, self.timing.heartbeat);
         let peers = self.peers();
         let Role::Leader(lead) = &mut self.role else { return };
         let fresh = lead.unsent..lead.next_slot;
@@ -236,6 +237,10 @@ impl Node {
             let promised = self.state.promised;
             let lessee = self.grants.lessee(self.now, from);
             self.early(from, Message::Reject { ballot, promised, lessee });
+            return;
+        }
+        if ballot == self.resigned {
+            self.decide_by_leader(ballot, decided);
             return;
         }
         if ballot > self.state.promised {
@@ -291,7 +296,14 @@ impl Node {
         }
     }
 
-    pub(crate) fn on_accepted(&mut self, from: MonId, ballot: Ballot, stamp: Moment, decided: Slot, slots: &[Slot]) {
+    pub(crate) fn on_accepted(
+        &mut self,
+        from: MonId,
+        ballot: Ballot,
+        stamp: Moment,
+        decided: Slot,
+        slots: &[Slot],
+    ) {
         let Role::Leader(lead) = &mut self.role else { return };
         // A stamp from the future is not ours.
         if lead.ballot != ballot || stamp > self.now {

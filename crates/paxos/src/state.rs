@@ -211,7 +211,9 @@ pub struct DurableState {
 #[derive(Clone, PartialEq, Eq, Debug, Error)]
 pub enum StateError {
     /// Decided ends before the base.
-    #[error("the log is trimmed to {base} but decided only to {decided}; restore this monitor's disk or replace the monitor")]
+    #[error(
+        "the log is trimmed to {base} but decided only to {decided}; restore this monitor's disk or replace the monitor"
+    )]
     DecidedBelowBase {
         /// End of the trimmed prefix.
         base: Slot,

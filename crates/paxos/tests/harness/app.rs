@@ -24,7 +24,8 @@ impl App {
                 }
                 self.slot = *slot;
                 if let Applied::Command { id, payload } = applied {
-                    self.register = u64::from_le_bytes(payload.as_slice()[..8].try_into().expect("eight bytes"));
+                    self.register =
+                        u64::from_le_bytes(payload.as_slice()[..8].try_into().expect("eight bytes"));
                     self.hash = (self.hash ^ self.register ^ id.seq.rotate_left(32) ^ id.session)
                         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
                 }
@@ -35,9 +36,14 @@ impl App {
                     return Err(format!("install of {slot} over {}", self.slot));
                 }
                 let bytes = state.as_slice();
-                let number = |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
-                let read =
-                    App { slot: Slot(number(0)), register: number(8), hash: number(16), padding: self.padding };
+                let number =
+                    |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+                let read = App {
+                    slot: Slot(number(0)),
+                    register: number(8),
+                    hash: number(16),
+                    padding: self.padding,
+                };
                 if read.slot != *slot || bytes.len() != 24 + self.padding {
                     return Err(format!("state installed at {slot} says {}", read.slot));
                 }

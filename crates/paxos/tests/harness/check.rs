@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use cairn_paxos::{Applied, Apply, Ballot, Command, DurableState, Membership, MonId, Outcome, ProposalId, Slot};
+use cairn_paxos::{
+    Applied, Apply, Ballot, Command, DurableState, Membership, MonId, Outcome, ProposalId, Slot,
+};
 
 use super::app::App;
 
@@ -54,9 +56,15 @@ impl Checker {
             if applied.is_some_and(|applied| applied != known) {
                 return Err(format!("{slot} was {known:?}, at {mon} it is {applied:?}"));
             }
-            return if app == after { Ok(()) } else { Err(format!("{mon} at {slot} has {after:?}, not {app:?}")) };
+            return if app == after {
+                Ok(())
+            } else {
+                Err(format!("{mon} at {slot} has {after:?}, not {app:?}"))
+            };
         }
-        let Some(applied) = applied else { return Err(format!("{mon} installs {slot}, which nobody decided")) };
+        let Some(applied) = applied else {
+            return Err(format!("{mon} installs {slot}, which nobody decided"));
+        };
         if slot != self.last().next() {
             return Err(format!("{mon} decides {slot} after {}", self.last()));
         }

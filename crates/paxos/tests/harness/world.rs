@@ -3,8 +3,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use cairn_paxos::{
-    Apply, Canary, Change, DurableState, Effects, Event, Message, Moment, MonId, Node, Notice, Outcome, Params,
-    Payload, ProposalId, Record, Request, Send, Slot, Standing, Timing,
+    Apply, Canary, Change, DurableState, Effects, Event, Message, Moment, MonId, Node, Notice, Outcome,
+    Params, Payload, ProposalId, Record, Request, Send, Slot, Standing, Timing,
 };
 
 use super::app::App;
@@ -537,7 +537,9 @@ impl World {
             .collect();
         for (mon, slot) in readers {
             // With grouped commits the application may be a batch behind the core; it then asks later.
-            if self.setup.group_commit && self.hosts[&mon].node.as_ref().is_some_and(|node| node.decided() > slot) {
+            if self.setup.group_commit
+                && self.hosts[&mon].node.as_ref().is_some_and(|node| node.decided() > slot)
+            {
                 continue;
             }
             let result = self.check.read(mon, slot);
@@ -591,6 +593,9 @@ impl World {
                 || node.is_none()
                 || node.is_some_and(|node| matches!(node.standing(), Standing::Joining | Standing::Learner))
         });
-        even && gone && self.leader().is_some()
+        let leader = self.leader();
+        let followed =
+            members.iter().all(|mon| self.hosts[mon].node.as_ref().is_some_and(|n| n.leader() == leader));
+        even && gone && leader.is_some() && followed
     }
 }
