@@ -66,9 +66,10 @@ impl Default for Timing {
             lease: Duration::from_millis(500),
             // Above the lease, so that a candidate is not refused for a lease that still runs.
             election: Duration::from_millis(600),
-            // About one round trip and one flush: the next rank finds a candidate already there.
-            rank_step: Duration::from_millis(50),
-            jitter: Duration::from_millis(150),
+            // A round trip and a flush on a slow disk: the next rank finds a candidate already there.
+            rank_step: Duration::from_millis(60),
+            // Below the rank step, so that the lowest monitor that is up leads.
+            jitter: Duration::from_millis(40),
             // Crystal clocks are within 100 ppm and kernels slew by 500; virtual machines need room.
             drift_ppm: 10_000,
             learn_retry: Duration::from_millis(200),
