@@ -4,7 +4,7 @@ mod harness;
 
 use cairn_paxos::{
     Accepted, Ballot, Canary, Change, ChangeRefused, Command, DurableState, Effects, Event, Message, Moment,
-    MonId, Node, Notice, Outcome, Params, Payload, Poison, Proposal, ProposalId, Record, Refused, Request,
+    MonId, Node, Notice, Outcome, Params, Payload, Poison, Proposal, ProposalId, Record, Refused, Request, RoleName,
     Slot, Standing, Timing,
 };
 use harness::world::{Setup, World};
@@ -528,6 +528,47 @@ fn an_old_leader_that_learns_of_a_newer_decision_does_not_pass_it_off_as_its_own
     };
     assert!(!misleads(None));
     assert!(misleads(Some(Canary::LeadPastNewerDecision)), "the scenario does not reach the place");
+}
+
+/// Found by the simulation (seed 132873): the last promise came in together with the news of the
+/// candidate's own removal, and it led a log on which it had no vote, for ever.
+#[test]
+fn a_candidate_that_learns_of_its_own_removal_does_not_lead() {
+    let now = Moment(2_000_000);
+    let mut node = by_hand(A, 3, None);
+    node.handle(now, Event::Tick);
+    flush(&mut node, now);
+    let granted = Message::PreVoteReply {
+        attempt: 1,
+        granted: true,
+        promised: Ballot::default(),
+        decided: Slot::ZERO,
+        leader: None,
+    };
+    tell(&mut node, now, B, granted);
+    let ballot = node.promised();
+    assert_eq!(node.role(), RoleName::Candidate);
+    let older = Ballot { round: ballot.round, leader: MonId(0) };
+    let removal = Proposal { request: Request::Change(Change::Remove(A)), ..app(1) };
+    let mut commands = vec![Command::Proposal(removal)];
+    let last = Slot(cairn_paxos::limits::ALPHA_DEFAULT);
+    commands.resize(last.0 as usize, Command::Noop);
+    let entries = commands
+        .into_iter()
+        .zip(1..)
+        .map(|(command, slot)| Accepted { slot: Slot(slot), ballot: older, command })
+        .collect();
+    for mon in [B, C] {
+        tell(&mut node, now, mon, Message::Promise { ballot, decided: last, accepted: Vec::new() });
+        assert_eq!(node.leading(), None, "the promises speak for later slots only");
+    }
+    tell(&mut node, now, B, Message::Learn { entries, decided: last });
+    assert_eq!(node.decided(), last);
+    for mon in [B, C] {
+        tell(&mut node, now, mon, Message::Promise { ballot, decided: last, accepted: Vec::new() });
+    }
+    assert_eq!(node.leading(), None);
+    assert_eq!(node.standing(), Standing::Leaving);
 }
 
 #[test]
