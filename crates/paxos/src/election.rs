@@ -268,6 +268,12 @@ impl Node {
 
     /// Leads once a majority that votes on the next slot has promised for it.
     pub(crate) fn try_lead(&mut self) {
+        if self.standing() != Standing::Voter {
+            // Removed by what it learnt since it stood up.
+            self.step_down(None);
+            self.wait_for_leader();
+            return;
+        }
         self.ask_for_promises();
         let next = self.state.decided.next();
         let Role::Candidate(campaign) = &self.role else { return };
