@@ -64,7 +64,7 @@ impl Node {
         let decided = self.state.decided;
         if first <= decided {
             for accepted in self.state.accepted.range(first..=decided).map(|(_, accepted)| accepted) {
-                if entries.len() >= LEARN_ENTRIES_MAX || (bytes > 0 && bytes >= LEARN_BYTES_MAX) {
+                if entries.len() >= LEARN_ENTRIES_MAX || bytes >= LEARN_BYTES_MAX {
                     break;
                 }
                 bytes += accepted.command.bytes();

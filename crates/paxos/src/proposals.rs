@@ -167,7 +167,8 @@ impl Node {
         let id = proposal.id;
         match (&self.role, self.following) {
             (Role::Leader(_), _) => {
-                if !self.enqueue(proposal) {
+                let taken = self.enqueue(proposal);
+                if !taken {
                     self.early(origin, Message::Busy { id });
                 }
             }

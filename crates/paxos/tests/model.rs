@@ -1,10 +1,11 @@
-//! Every order of events in a small case, with stateright: three monitors, two or three ballots, two
-//! commands, one crash. The monitors are the real ones, not a copy of the protocol.
+//! Every order of events in a small case, with stateright: three monitors, two ballots, two
+//! slots, a crash. The monitors are the real ones, not a copy of the protocol.
 //!
 //! What keeps the case finite, and what is therefore left to the simulation:
 //! - An election timer jumps far ahead on all clocks, so leases have always run out (no lease reads).
 //! - Pre-votes and their answers are exchanged at once: they change nothing durable.
-//! - Signs of life without a command or news, and answers to them, are lost.
+//! - Accepts without a command, answers to them, and catch-up are lost: a follower learns what is decided
+//!   with the next command.
 //! - Batches are durable at once; a crash loses what is in memory only.
 //!
 //! Any message may be late, overtaken or (by never being chosen) lost; one may come twice.
@@ -47,6 +48,7 @@ struct Small {
     elections: u8,
     crashes: u8,
     copies: u8,
+    rounds: u64,
     proposals: u8,
     canary: Option<Canary>,
 }
@@ -87,7 +89,8 @@ impl Small {
                         state.nodes[to].handle(state.now, Event::Message { from, message: send.message });
                         work.push(to);
                     }
-                    Message::Accept { decided: Slot::ZERO, ref entries, .. } if entries.is_empty() => {}
+                    Message::Accept { ref entries, .. } if entries.is_empty() => {}
+                    Message::LearnRequest { .. } | Message::Learn { .. } => {}
                     Message::Accepted { ref slots, .. } if slots.is_empty() => {}
                     message => state.network.push((from, send.to, message)),
                 }
@@ -120,18 +123,32 @@ impl Model for Small {
         let founders = (1..=MONS).map(MonId).collect();
         let disk = DurableState::bootstrap(founders, Params { alpha: 2, window: 100 }).expect("founders");
         let now = Moment(0);
-        vec![Cluster {
+        let start = Cluster {
             nodes: (0..MONS as usize).map(|at| self.restore(at, &disk, now)).collect(),
             disks: vec![disk; MONS as usize],
             network: Vec::new(),
             now,
-            elections_left: self.elections,
+            elections_left: 1,
             crashes_left: self.crashes,
             copies_left: self.copies,
             proposals_left: self.proposals,
             decided: BTreeMap::new(),
             agreed: true,
-        }]
+        };
+        // The first ballot is won by monitor 1, with the promise of both others or of 2 alone.
+        [true, false]
+            .into_iter()
+            .map(|both| {
+                let mut state = self.next_state(&start, Action::Election(0)).expect("a state");
+                while let Some(index) = state.network.iter().position(|entry| both || entry.1 != MonId(3)) {
+                    state = self.next_state(&state, Action::Deliver(index)).expect("a state");
+                }
+                state.network.clear();
+                assert!(state.nodes[0].leading().is_some());
+                state.elections_left = self.elections;
+                state
+            })
+            .collect()
     }
 
     fn actions(&self, state: &Cluster, actions: &mut Vec<Action>) {
@@ -148,7 +165,7 @@ impl Model for Small {
             if state.proposals_left > 0 && node.leading().is_some() {
                 actions.push(Action::Propose(at));
             }
-            if state.crashes_left > 0 && state.elections_left < self.elections {
+            if state.crashes_left > 0 {
                 actions.push(Action::Crash(at));
             }
         }
@@ -192,6 +209,11 @@ impl Model for Small {
         Some(state)
     }
 
+    /// Two leaders that refuse each other could raise their ballots for ever while no time passes.
+    fn within_boundary(&self, state: &Cluster) -> bool {
+        state.nodes.iter().all(|node| node.promised().round <= self.rounds)
+    }
+
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("one value per slot", |_, state: &Cluster| state.agreed),
@@ -199,7 +221,9 @@ impl Model for Small {
                 let ballots: Vec<_> = state.nodes.iter().filter_map(Node::leading).collect();
                 ballots.iter().enumerate().all(|(at, ballot)| !ballots[..at].contains(ballot))
             }),
-            Property::sometimes("two slots are decided", |_, state: &Cluster| state.decided.len() >= 2),
+            Property::sometimes("every command is decided", |model: &Small, state: &Cluster| {
+                state.decided.len() >= usize::from(model.proposals)
+            }),
             Property::sometimes("a second leader decides", |_, state: &Cluster| {
                 state.nodes.iter().any(|node| {
                     node.leading().is_some_and(|ballot| ballot.round >= 2) && node.decided() > Slot::ZERO
@@ -211,11 +235,13 @@ impl Model for Small {
 
 #[test]
 fn no_order_of_events_breaks_agreement() {
-    for (elections, crashes, copies) in [(2, 0, 0), (2, 1, 0), (2, 0, 1)] {
-        let checker =
-            Small { elections, crashes, copies, canary: None }.checker().threads(2).spawn_bfs().join();
+    for (rounds, crashes, copies, proposals) in
+        [(2, 0, 0, 2), (2, 1, 0, 1), (2, 0, 1, 1), (3, 0, 0, 1), (2, 1, 0, 2)]
+    {
+        let small = Small { elections: 1, crashes, copies, rounds, proposals, canary: None };
+        let checker = small.checker().threads(2).spawn_bfs().join();
         eprintln!(
-            "{elections} ballots, {crashes} crashes, {copies} copies, {proposals} commands: {} states",
+            "{rounds} rounds, {crashes} crashes, {copies} copies, {proposals} commands: {} states",
             checker.unique_state_count()
         );
         checker.assert_properties();
@@ -225,7 +251,14 @@ fn no_order_of_events_breaks_agreement() {
 
 #[test]
 fn the_model_sees_a_promise_that_hides_what_was_accepted() {
-    let small = Small { elections: 2, crashes: 0, copies: 0, proposals: 2, canary: Some(Canary::PromiseWithoutAccepted) };
+    let small = Small {
+        elections: 1,
+        crashes: 0,
+        copies: 0,
+        rounds: 2,
+        proposals: 2,
+        canary: Some(Canary::PromiseWithoutAccepted),
+    };
     let checker = small.checker().threads(2).spawn_bfs().join();
     assert!(checker.discovery("one value per slot").is_some());
 }

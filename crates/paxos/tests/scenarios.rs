@@ -4,8 +4,8 @@ mod harness;
 
 use cairn_paxos::{
     Accepted, Ballot, Canary, Change, ChangeRefused, Command, DurableState, Effects, Event, Message, Moment,
-    MonId, Node, Notice, Outcome, Params, Payload, Poison, Proposal, ProposalId, Record, Refused, Request, RoleName,
-    Slot, Standing, Timing,
+    MonId, Node, Notice, Outcome, Params, Payload, Poison, Proposal, ProposalId, Record, Refused, Request,
+    RoleName, Slot, Standing, Timing,
 };
 use harness::world::{Setup, World};
 
