@@ -18,7 +18,7 @@ use cairn_paxos::{
     Apply, Canary, DurableState, Event, Message, Moment, MonId, Node, Params, Payload, ProposalId, Request,
     Slot, Timing,
 };
-use stateright::{Checker, Model, Property};
+use stateright::{Checker, HasDiscoveries, Model, Property};
 
 #[derive(Clone, PartialEq, Eq, Hash, Debug)]
 struct Cluster {
@@ -235,9 +235,7 @@ impl Model for Small {
 
 #[test]
 fn no_order_of_events_breaks_agreement() {
-    for (rounds, crashes, copies, proposals) in
-        [(2, 0, 0, 2), (2, 1, 0, 1), (2, 0, 1, 1), (3, 0, 0, 1), (2, 1, 0, 2)]
-    {
+    for (rounds, crashes, copies, proposals) in [(2, 0, 0, 1), (2, 1, 0, 1), (2, 0, 1, 1), (3, 0, 0, 1)] {
         let small = Small { elections: 1, crashes, copies, rounds, proposals, canary: None };
         let checker = small.checker().threads(2).spawn_bfs().join();
         eprintln!(
@@ -259,6 +257,6 @@ fn the_model_sees_a_promise_that_hides_what_was_accepted() {
         proposals: 2,
         canary: Some(Canary::PromiseWithoutAccepted),
     };
-    let checker = small.checker().threads(2).spawn_bfs().join();
+    let checker = small.checker().threads(2).finish_when(HasDiscoveries::AnyFailures).spawn_bfs().join();
     assert!(checker.discovery("one value per slot").is_some());
 }

@@ -577,6 +577,17 @@ impl World {
         matches!(self.check.outcome_of(id), Some(Outcome::Decided { .. }))
     }
 
+    /// Whether whoever was removed and does not know it also knows nobody who still runs: nothing can
+    /// reach it through the log then, and it can reach no majority either.
+    fn strangers_only(&self) -> bool {
+        let members = &self.check.newest().members;
+        self.hosts.values().filter(|host| !members.contains(&host.id)).all(|host| {
+            let Some(node) = &host.node else { return true };
+            let known = node.configs().eras.iter().flat_map(|(_, era)| era.members.iter());
+            !known.filter(|mon| **mon != host.id).any(|mon| self.hosts[mon].up())
+        })
+    }
+
     /// Whether everyone that votes from here on runs and stands at the same slot, and everyone removed
     /// has stopped.
     pub fn settled(&self) -> bool {
@@ -593,6 +604,7 @@ impl World {
                 || node.is_none()
                 || node.is_some_and(|node| matches!(node.standing(), Standing::Joining | Standing::Learner))
         });
+        let gone = gone || self.strangers_only();
         let leader = self.leader();
         let followed =
             members.iter().all(|mon| self.hosts[mon].node.as_ref().is_some_and(|n| n.leader() == leader));
