@@ -10,7 +10,9 @@ pub struct OsdId(pub i32);
 
 /// Number of a monitor. Never given twice in the life of a cluster: a monitor that lost its disk
 /// comes back under a new number, because it no longer knows what it promised.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize)]
+#[derive(
+    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize,
+)]
 pub struct MonId(pub u32);
 
 /// Number of a pool. Signed 64 bits, as RADOS has it; the monitors give out numbers from 1.
