@@ -362,6 +362,8 @@ mod tests {
         assert!(matches!(ledger.advance(&proposal(1, 0), false), Applied::Command { .. }));
         assert_eq!(ledger.advance(&proposal(1, 0), false), Applied::Repeat { id, first: Slot(1) });
         assert_eq!(ledger.advance(&Command::Noop, false), Applied::Noop);
+        // Still remembered one slot after its window, and void from there on.
+        assert_eq!(ledger.advance(&proposal(1, 0), false), Applied::Repeat { id, first: Slot(1) });
         assert_eq!(ledger.advance(&proposal(1, 0), false), Applied::Expired { id });
         assert!(ledger.recent.is_empty());
         let future = ProposalId { session: 1, seq: 2 };
