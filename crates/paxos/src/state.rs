@@ -367,7 +367,7 @@ mod tests {
         assert_eq!(ledger.advance(&proposal(1, 0), false), Applied::Expired { id });
         assert!(ledger.recent.is_empty());
         let future = ProposalId { session: 1, seq: 2 };
-        assert_eq!(ledger.advance(&proposal(2, 5), false), Applied::Expired { id: future });
+        assert_eq!(ledger.advance(&proposal(2, 9), false), Applied::Expired { id: future });
     }
 
     #[test]
