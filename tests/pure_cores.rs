@@ -3,10 +3,10 @@
 use std::path::Path;
 
 /// Crates that compute and decide, without clock, entropy, runtime or I/O.
-const PURE: [&str; 3] = ["types", "crush", "paxos"];
+const PURE: [&str; 4] = ["types", "crush", "wire", "paxos"];
 
 /// All they may list outside `[dev-dependencies]`; anything new is a decision to take here, in sight.
-const ALLOWED: [&str; 4] = ["cairn-types", "thiserror", "smallvec", "bytes"];
+const ALLOWED: [&str; 7] = ["cairn-types", "thiserror", "smallvec", "bytes", "bincode", "serde", "crc32fast"];
 
 fn dependencies(manifest: &str) -> Vec<String> {
     let mut section = String::new();
