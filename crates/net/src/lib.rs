@@ -1,0 +1,3 @@
+mod pki;
+mod token;
+pub use pki::*;
