@@ -68,7 +68,10 @@ impl fmt::Display for JoinToken {
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinToken").field("addresses", &self.addresses).field("ca", &self.ca).finish_non_exhaustive()
+        f.debug_struct("JoinToken")
+            .field("addresses", &self.addresses)
+            .field("ca", &self.ca)
+            .finish_non_exhaustive()
     }
 }
 
@@ -131,7 +134,10 @@ mod tests {
         for end in PREFIX.len()..text.len() {
             assert_eq!(text[..end].parse::<JoinToken>(), Err(ParseJoinTokenError::Damaged), "{end}");
         }
-        assert_eq!(text.replace("10.0.0.1", "10.0.0.7").parse::<JoinToken>(), Err(ParseJoinTokenError::Damaged));
+        assert_eq!(
+            text.replace("10.0.0.1", "10.0.0.7").parse::<JoinToken>(),
+            Err(ParseJoinTokenError::Damaged)
+        );
     }
 
     #[test]
@@ -144,7 +150,10 @@ mod tests {
         assert_eq!(sealed(&format!("nowhere/{ca}/{secret}")), Err(ParseJoinTokenError::Addresses));
         let many = ["1.2.3.4:5"; 11].join(",");
         assert_eq!(sealed(&format!("{many}/{ca}/{secret}")), Err(ParseJoinTokenError::Addresses));
-        assert_eq!(sealed(&format!("1.2.3.4:5/+{}/{secret}", &ca[1..])), Err(ParseJoinTokenError::Fingerprint));
+        assert_eq!(
+            sealed(&format!("1.2.3.4:5/+{}/{secret}", &ca[1..])),
+            Err(ParseJoinTokenError::Fingerprint)
+        );
         assert_eq!(sealed(&format!("1.2.3.4:5/{ca}/{}", &secret[2..])), Err(ParseJoinTokenError::Secret));
         assert_eq!(sealed(&format!("1.2.3.4:5/{ca}")), Err(ParseJoinTokenError::Damaged));
     }

@@ -353,6 +353,11 @@ impl FrameDecoder {
         header.split(buf).map(Some)
     }
 
+    /// Whether a frame has begun whose rest is still to come; the buffer has room for it.
+    pub fn in_frame(&self) -> bool {
+        self.header.is_some()
+    }
+
     /// Whether the stream may end here: no frame has begun.
     pub fn at_boundary(&self, buf: &BytesMut) -> bool {
         self.header.is_none() && buf.is_empty()

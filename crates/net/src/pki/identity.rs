@@ -67,8 +67,7 @@ impl Identity {
     pub fn from_pem(ca_pem: &str, cert_pem: &str, key_pem: &str) -> Result<Self, IdentityError> {
         let pem = |what| move |source| IdentityError::Pem { what, source };
         let ca = CertificateDer::from_pem_slice(ca_pem.as_bytes()).map_err(pem("CA certificate"))?;
-        let certificate =
-            CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(pem("certificate"))?;
+        let certificate = CertificateDer::from_pem_slice(cert_pem.as_bytes()).map_err(pem("certificate"))?;
         let key = PrivateKeyDer::from_pem_slice(key_pem.as_bytes()).map_err(pem("private key"))?;
         let Some((ca_fsid, None)) = names_of(&ca) else {
             return Err(IdentityError::NotOurs { what: "CA certificate" });
@@ -81,9 +80,7 @@ impl Identity {
         }
         let key = rustls::crypto::ring::sign::any_supported_type(&key)?;
         let certified = CertifiedKey::new(vec![certificate], key);
-        certified
-            .keys_match()
-            .map_err(|_| IdentityError::KeyMismatch { name: name.to_string() })?;
+        certified.keys_match().map_err(|_| IdentityError::KeyMismatch { name: name.to_string() })?;
         let mut roots = RootCertStore::empty();
         roots.add(ca)?;
         Ok(Identity { fsid, name, certified: Arc::new(certified), roots: Arc::new(roots) })

@@ -2,7 +2,7 @@
 
 use super::Identity;
 use super::verify::{Expect, PeerVerifier};
-use rustls::client::{Resumption, ResolvesClientCert};
+use rustls::client::{ResolvesClientCert, Resumption};
 use rustls::crypto::{CryptoProvider, ring};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
