@@ -140,3 +140,98 @@ impl SendQueue {
         self.state.lock().frames.clear();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cairn_wire::{KeepAlive, Payload};
+    use std::pin::pin;
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+    use std::task::{Poll, Wake};
+
+    #[derive(Default)]
+    struct Wakes(AtomicUsize);
+
+    impl Wake for Wakes {
+        fn wake(self: Arc<Self>) {
+            self.0.fetch_add(1, SeqCst);
+        }
+    }
+
+    fn frame(len: usize) -> Frame {
+        Frame::new(&KeepAlive {}, Payload::of(0, vec![0; len].into())).unwrap()
+    }
+
+    #[test]
+    fn small_frames_are_bounded_in_number_and_large_ones_pass_alone() {
+        let queue = SendQueue::new(8 * SEND_COST_MIN);
+        for _ in 0..8 {
+            queue.try_push(frame(0)).unwrap();
+        }
+        assert!(matches!(queue.try_push(frame(0)), Err(TrySendError::Full(_))));
+        let waker = Arc::new(Wakes::default()).into();
+        let cx = Context::from_waker(&waker);
+        let mut batch = Vec::new();
+        let Taken::Frames { cost } = queue.take(&cx, &mut batch, 1 << 20) else { panic!("frames wait") };
+        assert_eq!((batch.len(), cost), (8, 8 * SEND_COST_MIN));
+        assert!(queue.try_push(frame(0)).is_err(), "room comes back when the frames are out");
+        queue.give_back(cost);
+        queue.try_push(frame(1 << 20)).unwrap();
+        assert!(queue.try_push(frame(0)).is_err());
+    }
+
+    #[test]
+    fn a_sleeping_lane_is_woken_once_for_many_frames() {
+        let queue = SendQueue::new(1 << 20);
+        let wakes = Arc::new(Wakes::default());
+        let waker = wakes.clone().into();
+        let cx = Context::from_waker(&waker);
+        let mut batch = Vec::new();
+        assert_eq!(queue.take(&cx, &mut batch, 1000), Taken::Idle);
+        for _ in 0..5 {
+            queue.try_push(frame(0)).unwrap();
+        }
+        assert_eq!(wakes.0.load(SeqCst), 1);
+        // While it works it looks again before it sleeps: no wake-up.
+        assert!(matches!(queue.take(&cx, &mut batch, 1000), Taken::Frames { .. }));
+        queue.try_push(frame(0)).unwrap();
+        assert_eq!(wakes.0.load(SeqCst), 1);
+    }
+
+    #[test]
+    fn a_batch_is_bounded_but_never_empty() {
+        let queue = SendQueue::new(1 << 20);
+        for len in [5000, 100, 100] {
+            queue.try_push(frame(len)).unwrap();
+        }
+        let waker = Arc::new(Wakes::default()).into();
+        let cx = Context::from_waker(&waker);
+        let mut batch = Vec::new();
+        queue.take(&cx, &mut batch, 1000);
+        assert_eq!(batch.len(), 1, "larger than the bound, alone");
+        queue.take(&cx, &mut batch, 1000);
+        assert_eq!(batch.len(), 3);
+    }
+
+    #[test]
+    fn an_ended_queue_empties_then_says_goodbye_and_wakes_who_waits() {
+        let queue = SendQueue::new(2 * SEND_COST_MIN);
+        queue.try_push(frame(0)).unwrap();
+        queue.try_push(frame(0)).unwrap();
+        let wakes = Arc::new(Wakes::default());
+        let waker = wakes.clone().into();
+        let mut cx = Context::from_waker(&waker);
+        let mut waiting = pin!(queue.push(frame(0)));
+        assert!(waiting.as_mut().poll(&mut cx).is_pending());
+        queue.end(GoodbyeReason::Shutdown);
+        queue.end(GoodbyeReason::Done);
+        assert_eq!(wakes.0.load(SeqCst), 1);
+        assert!(matches!(waiting.as_mut().poll(&mut cx), Poll::Ready(Err(SendError::Closed))));
+        assert!(matches!(queue.try_push(frame(0)), Err(TrySendError::Never(SendError::Closed))));
+        let mut batch = Vec::new();
+        assert!(matches!(queue.take(&cx, &mut batch, 1 << 20), Taken::Frames { .. }));
+        assert_eq!(batch.len(), 2);
+        assert_eq!(queue.take(&cx, &mut batch, 1 << 20), Taken::Ended(GoodbyeReason::Shutdown));
+    }
+}

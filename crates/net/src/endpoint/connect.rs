@@ -46,7 +46,7 @@ pub(super) async fn connect(
     Ok(start(peer, ready, quic, &core.config.tuning, receive, belongs))
 }
 
-type Opened = Vec<(ReadyLane, Welcome)>;
+pub(super) type Opened = Vec<(ReadyLane, Welcome)>;
 
 /// Ties the streams of one connection together; nobody can guess it who has not seen it.
 fn draw_connection_id() -> [u8; 16] {
@@ -55,7 +55,7 @@ fn draw_connection_id() -> [u8; 16] {
     id
 }
 
-async fn connect_tcp(
+pub(super) async fn connect_tcp(
     core: &Arc<Core>,
     addr: SocketAddr,
     expect: &Expect,
@@ -80,7 +80,7 @@ async fn connect_tcp(
     Ok((name.expect("at least one lane"), opened))
 }
 
-async fn open_tcp(
+pub(super) async fn open_tcp(
     core: &Core,
     addr: SocketAddr,
     expect: Expect,
@@ -158,7 +158,7 @@ async fn greet(
     }
 }
 
-async fn connect_quic(
+pub(super) async fn connect_quic(
     core: &Arc<Core>,
     endpoint: &quinn::Endpoint,
     addr: SocketAddr,

@@ -2,6 +2,8 @@
 
 mod accept;
 mod connect;
+#[cfg(test)]
+mod tests;
 
 pub use accept::Incoming;
 
