@@ -25,11 +25,10 @@ const SERVER_ENV: &str = "CAIRN_BENCH_SERVER";
 /// Names carried from parent to server through the environment.
 const PEM_ENV: [&str; 3] = ["CAIRN_BENCH_CA", "CAIRN_BENCH_CERT", "CAIRN_BENCH_KEY"];
 
-const CARRIERS: [(&str, Carrier, QuicMtu); 4] = [
+const CARRIERS: [(&str, Carrier, QuicMtu); 3] = [
     ("tcp", Carrier::Tcp, QuicMtu::Usual),
     ("quic-1452", Carrier::Quic, QuicMtu::Usual),
     ("quic-6500", Carrier::Quic, QuicMtu::Jumbo(6500)),
-    ("quic-65000", Carrier::Quic, QuicMtu::Huge(65_000)),
 ];
 
 /// Bytes of data in the request, and requests under way.

@@ -68,8 +68,6 @@ pub enum QuicMtu {
     /// Known to be this size from the start on the whole path, at most [`QuicMtu::OFFLOAD_MAX`] bytes, with
     /// segmentation offload (ten such packets must fit in one send of 65,507 bytes).
     Jumbo(u16),
-    /// Known to be this size from the start, up to 65,000 bytes, without offload: loopback only.
-    Huge(u16),
 }
 
 impl QuicMtu {

@@ -178,7 +178,7 @@ pub enum SendError {
 pub enum TrySendError {
     /// The lane's queue has no room.
     #[error("the send queue is full")]
-    Full(Frame),
+    Full(Box<Frame>),
     /// It never will be.
     #[error(transparent)]
     Never(SendError),

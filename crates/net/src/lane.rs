@@ -203,11 +203,12 @@ impl LaneTask {
                 break;
             }
         }
-        if self.flush && self.sending != Sending::Done {
-            if let Poll::Ready(result) = self.stream.poll_flush(cx) {
-                result.map_err(CloseReason::of_io)?;
-                self.flush = false;
-            }
+        if self.flush
+            && self.sending != Sending::Done
+            && let Poll::Ready(result) = self.stream.poll_flush(cx)
+        {
+            result.map_err(CloseReason::of_io)?;
+            self.flush = false;
         }
         Ok(moved)
     }

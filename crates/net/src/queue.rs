@@ -68,7 +68,7 @@ impl SendQueue {
                 permits.forget();
                 Ok(())
             }
-            Err(TryAcquireError::NoPermits) => Err(TrySendError::Full(frame)),
+            Err(TryAcquireError::NoPermits) => Err(TrySendError::Full(Box::new(frame))),
             Err(TryAcquireError::Closed) => Err(TrySendError::Never(SendError::Closed)),
         }
     }

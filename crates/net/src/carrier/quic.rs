@@ -23,8 +23,6 @@ pub(crate) const CODE_ABORTED: VarInt = VarInt::from_u32(1);
 const INITIAL_RTT: Duration = Duration::from_millis(2);
 /// Flow control windows: bandwidth × delay of 25 Gbit/s at 5 ms, per lane.
 const WINDOW_LEN: u32 = 16 << 20;
-/// UDP's largest payload.
-const UDP_PAYLOAD_MAX: u16 = 65_000;
 /// Behind our own keep-alives, for connections that nobody supervises yet.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -80,11 +78,10 @@ fn transport(tuning: &Tuning) -> Arc<TransportConfig> {
         .max_idle_timeout(Some(IdleTimeout::try_from(IDLE_TIMEOUT).expect("30 s is in range")));
     match tuning.quic_mtu {
         QuicMtu::Usual => {}
-        QuicMtu::Jumbo(mtu) | QuicMtu::Huge(mtu) => {
+        QuicMtu::Jumbo(mtu) => {
             let mut discovery = MtuDiscoveryConfig::default();
             discovery.upper_bound(mtu);
             transport.initial_mtu(mtu).mtu_discovery_config(Some(discovery));
-            transport.enable_segmentation_offload(matches!(tuning.quic_mtu, QuicMtu::Jumbo(_)));
         }
     }
     Arc::new(transport)
@@ -98,10 +95,10 @@ pub(crate) fn bind(listen: Option<SocketAddr>, tuning: &Tuning) -> Result<quinn:
         QuicMtu::Jumbo(mtu) if mtu > QuicMtu::OFFLOAD_MAX => {
             return mtu_error(mtu, "ten of them do not fit in one send with segmentation offload");
         }
-        QuicMtu::Jumbo(mtu) | QuicMtu::Huge(mtu) if !(1200..=UDP_PAYLOAD_MAX).contains(&mtu) => {
-            return mtu_error(mtu, "they must have 1,200 to 65,000 bytes");
+        QuicMtu::Jumbo(mtu) if mtu < 1200 => {
+            return mtu_error(mtu, "QUIC asks for 1,200 at least");
         }
-        QuicMtu::Jumbo(mtu) | QuicMtu::Huge(mtu) => Some(mtu),
+        QuicMtu::Jumbo(mtu) => Some(mtu),
     };
     let mut config = EndpointConfig::default();
     if let Some(mtu) = max_payload {
