@@ -82,6 +82,11 @@ impl Shared {
         self.end(CloseReason::Peer(reason), reason);
     }
 
+    /// A lane cannot go on. Its word counts only if there was none before.
+    pub(crate) fn failed(&self, reason: CloseReason) {
+        self.ending.lock().get_or_insert(reason);
+    }
+
     fn end(&self, why: CloseReason, goodbye: GoodbyeReason) {
         self.ending.lock().get_or_insert(why);
         for queue in self.queues.iter().flatten() {

@@ -56,6 +56,16 @@ pub(crate) struct LaneTask {
     sending: Sending,
 }
 
+impl Drop for LaneTask {
+    /// Before the stream is dropped with it: the peer answers its end by ending the other lanes, and their
+    /// loss must not be taken for the cause.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.connection.shared().failed(CloseReason::ReceiverGone);
+        }
+    }
+}
+
 impl LaneTask {
     /// `inbox` has what the handshake read too much.
     pub(crate) fn new(
@@ -87,7 +97,11 @@ impl LaneTask {
 
     /// Works until both directions have ended in good order, or one failed.
     pub(crate) async fn run(mut self) -> Result<(), CloseReason> {
-        std::future::poll_fn(|cx| self.poll(cx)).await
+        let result = std::future::poll_fn(|cx| self.poll(cx)).await;
+        if let Err(reason) = &result {
+            self.connection.shared().failed(reason.clone());
+        }
+        result
     }
 
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), CloseReason>> {
