@@ -2,5 +2,6 @@
 
 pub mod binary;
 mod map;
+pub mod text;
 
 pub use map::*;

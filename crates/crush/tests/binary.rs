@@ -83,8 +83,7 @@ fn bytes_after_the_end_are_refused_but_for_default_msr_tunables() {
 
 #[test]
 fn lying_counts_are_refused_before_memory_is_taken() {
-    // max_buckets, max_rules, the first bucket's size.
-    for (offset, field) in [(4, "max_buckets"), (8, "max_rules"), (0x20, "a bucket's size")] {
+    for (offset, field) in [(4, "max_buckets"), (0x20, "a bucket's size")] {
         let mut bytes = CLASSES.to_vec();
         bytes[offset..offset + 4].copy_from_slice(&0x7fff_ffff_u32.to_le_bytes());
         match decode(&bytes) {
@@ -92,6 +91,9 @@ fn lying_counts_are_refused_before_memory_is_taken() {
             other => panic!("{field}: {other:?}"),
         }
     }
+    let mut bytes = CLASSES.to_vec();
+    bytes[8..12].copy_from_slice(&257_u32.to_le_bytes());
+    assert_eq!(decode(&bytes), Err(BinaryError::TooMany { field: "max_rules", count: 257, limit: 256 }));
     let mut bytes = CLASSES.to_vec();
     bytes[4..8].copy_from_slice(&(-1_i32).to_le_bytes());
     assert!(matches!(decode(&bytes), Err(BinaryError::NegativeCount { value: -1, .. })));

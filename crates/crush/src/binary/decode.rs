@@ -1,6 +1,6 @@
 //! Reading binary maps.
 
-use super::{BinaryError, MAGIC, MAX_DEVICE_ID, MAX_MAP_BYTES, tree_nodes};
+use super::{BinaryError, MAGIC, MAX_BUCKETS, MAX_DEVICE_ID, MAX_MAP_BYTES, MAX_RULES, tree_nodes};
 use crate::{Algorithm, Bucket, BucketData, ChooseArg, CrushMap, Rule, Step, Tunables};
 use cairn_types::Weight;
 use std::collections::BTreeMap;
@@ -48,12 +48,18 @@ pub fn decode(bytes: &[u8]) -> Result<CrushMap, BinaryError> {
     let max_rules = input.u32("max_rules")?;
     input.count("max_devices")?;
     input.check_count("max_buckets", counts_offset, max_buckets, 4)?;
+    for (field, count, limit) in
+        [("max_buckets", max_buckets, MAX_BUCKETS as u32), ("max_rules", max_rules, MAX_RULES)]
+    {
+        if count > limit {
+            return Err(BinaryError::TooMany { field, count, limit });
+        }
+    }
     let mut buckets = Vec::with_capacity(max_buckets as usize);
     for index in 0..max_buckets as i32 {
         buckets.push(bucket(&mut input, -1 - index)?);
     }
 
-    input.check_count("max_rules", counts_offset + 4, max_rules, 4)?;
     let mut rules = Vec::with_capacity(max_rules as usize);
     for number in 0..max_rules as usize {
         rules.push(rule(&mut input, number)?);

@@ -20,6 +20,13 @@ pub const MAX_MAP_BYTES: usize = 64 << 20;
 /// Largest device number taken in, so that tables by device stay small. Far above any cluster.
 pub const MAX_DEVICE_ID: i32 = (1 << 20) - 1;
 
+/// Most places for buckets, so that a table of them stays small. Far above any cluster: with three device
+/// classes it has room for 65,536 hosts.
+pub const MAX_BUCKETS: i32 = 1 << 18;
+
+/// Most rules, as in Ceph: their numbers are bytes.
+pub const MAX_RULES: u32 = 1 << 8;
+
 /// Most items of a tree bucket: the format counts its nodes in one byte, so that a tree of 65 to
 /// 128 items (256 nodes) cannot be written; `crushtool` aborts on one.
 pub const MAX_TREE_ITEMS: usize = 64;
@@ -65,6 +72,16 @@ pub enum BinaryError {
         count: u32,
         /// Bytes after it.
         left: usize,
+    },
+    /// More places than [`MAX_BUCKETS`] or [`MAX_RULES`].
+    #[error("{field} is {count}; at most {limit} are taken in")]
+    TooMany {
+        /// Which count.
+        field: &'static str,
+        /// Its value.
+        count: u32,
+        /// The bound.
+        limit: u32,
     },
     /// A negative `max_buckets` or `max_devices`.
     #[error("{field} is negative: {value}")]
