@@ -2,6 +2,7 @@
 
 pub mod binary;
 mod map;
+pub mod tester;
 pub mod text;
 
 pub use map::*;
