@@ -23,7 +23,7 @@ impl CrushTool {
     }
 
     /// Runs the tool in the directory.
-    pub fn run(&self, arguments: &[&str]) -> Output {
+    pub fn run(&self, arguments: &[impl AsRef<std::ffi::OsStr>]) -> Output {
         Command::new("crushtool").args(arguments).current_dir(self.dir.path()).output().unwrap()
     }
 
