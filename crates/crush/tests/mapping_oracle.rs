@@ -6,17 +6,18 @@
 #[path = "support/crushtool.rs"]
 #[allow(dead_code)]
 mod crushtool;
+#[path = "support/mappings.rs"]
+mod mappings;
 #[path = "support/random_mapping.rs"]
+#[allow(dead_code)]
 mod random_mapping;
 #[path = "support/random_text.rs"]
 #[allow(dead_code)]
 mod random_text;
 
-use cairn_crush::tester::{self, Options};
 use cairn_crush::{Placer, Scratch, binary};
 use crushtool::CrushTool;
 use random_mapping::random_job;
-use std::fmt::Write;
 
 /// Mappings compared in one run, at least.
 const MAPPINGS: u64 = 100_000;
@@ -43,29 +44,12 @@ fn mappings_are_crushtools() {
         let output = tool.run(&job.arguments("map.bin"));
         assert!(output.status.success(), "seed {seed}: {}", String::from_utf8_lossy(&output.stderr));
         let theirs = String::from_utf8(output.stdout).unwrap();
-        let ours = mappings(&map, &placer, &job.options(), &mut scratch);
-        if ours != theirs {
-            let difference = ours.lines().zip(theirs.lines()).find(|(ours, theirs)| ours != theirs);
+        let ours = mappings::report(&map, &placer, &job.options(), &mut scratch);
+        if let Some(difference) = mappings::first_difference(&ours, &theirs) {
             panic!("CAIRN_CRUSH_SEED={seed} (ours, crushtool's): {difference:?}\n{}", job.text);
         }
         compared += theirs.lines().count() as u64;
         seed = seed.wrapping_add(1);
     }
     println!("{compared} mappings over {} maps", seed.wrapping_sub(first_seed));
-}
-
-/// What `crushtool` would print.
-fn mappings(map: &cairn_crush::CrushMap, placer: &Placer, options: &Options, scratch: &mut Scratch) -> String {
-    let mut text = String::new();
-    let choose_args = placer.choose_args(0);
-    tester::run(
-        map,
-        options,
-        |rule, x, num_rep, weights, result| {
-            result.extend_from_slice(placer.place(rule, x, num_rep, weights, choose_args, scratch));
-        },
-        |event| writeln!(text, "{event}"),
-    )
-    .unwrap();
-    text
 }

@@ -250,8 +250,7 @@ impl<'a> Mapping<'a> {
             // A uniform bucket whose size the count divides would try the same items again and again.
             let is_divided = matches!(node.method, Method::Uniform) && node.len.is_multiple_of(wanted as u32);
             let stride = if is_divided { wanted.wrapping_add(1) } else { wanted };
-            let r =
-                (slot as i32).wrapping_add(parent_r).wrapping_add(stride.wrapping_mul(failures as i32));
+            let r = (slot as i32).wrapping_add(parent_r).wrapping_add(stride.wrapping_mul(failures as i32));
             self.draws_left -= 1 + i64::from(node.len);
             if node.len == 0 || self.draws_left < 0 {
                 return (Descent::Empty, r);

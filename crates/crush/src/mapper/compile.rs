@@ -50,7 +50,9 @@ pub(super) fn compile(map: &CrushMap) -> Result<Placer, MapError> {
 fn has_fallback(map: &CrushMap) -> bool {
     let steps = map.rules.iter().flatten().flat_map(|rule| &rule.steps);
     map.tunables.choose_local_fallback_tries > 0
-        || steps.into_iter().any(|step| matches!(*step, Step::SetChooseLocalFallbackTries(tries) if tries > 0))
+        || steps
+            .into_iter()
+            .any(|step| matches!(*step, Step::SetChooseLocalFallbackTries(tries) if tries > 0))
 }
 
 fn node(placer: &mut Placer, bucket: &Bucket, has_fallback: bool) -> Node {

@@ -8,8 +8,8 @@
 //!   logarithm is as good as monotonic). Mostly there is one, and nothing is divided at all.
 //! - Otherwise the quotient is a multiplication by a prepared reciprocal, exact for all dividends there are.
 
-use super::choose::Mapping;
 use super::Node;
+use super::choose::Mapping;
 use crate::hash::hash3;
 use crate::ln::LN_DISTANCE;
 
@@ -397,8 +397,15 @@ mod tests {
 
     #[test]
     fn reciprocals_divide_exactly() {
-        let weights =
-            (2..70_000).chain([0x10000, 0x10001, 0x64_0000, 0x640_0000, 0x7fff_ffff, 0x4000_0000, 0x4000_0001]);
+        let weights = (2..70_000).chain([
+            0x10000,
+            0x10001,
+            0x64_0000,
+            0x640_0000,
+            0x7fff_ffff,
+            0x4000_0000,
+            0x4000_0001,
+        ]);
         for weight in weights {
             let entry = Entry::new(0, weight);
             let w = u64::from(weight);
@@ -417,13 +424,18 @@ mod tests {
     /// For every greatest `u` and every `u` below its window, the draw is worse.
     #[test]
     fn no_winner_is_outside_the_window() {
-        for weight in [2_u32, 1 << 10, 1 << 16, 1 << 20, 1 << 24, 1 << 26, 1 << 28, 3 << 28, 5 << 28, i32::MAX as u32] {
+        for weight in
+            [2_u32, 1 << 10, 1 << 16, 1 << 20, 1 << 24, 1 << 26, 1 << 28, 3 << 28, 5 << 28, i32::MAX as u32]
+        {
             let mut least_below = u64::MAX;
             let window = window(weight) as usize;
             for (greatest, &distance) in LN_DISTANCE.iter().enumerate() {
                 if let Some(below) = greatest.checked_sub(window + 1) {
                     least_below = least_below.min(LN_DISTANCE[below]);
-                    assert!(least_below / u64::from(weight) > distance / u64::from(weight), "{weight} {greatest}");
+                    assert!(
+                        least_below / u64::from(weight) > distance / u64::from(weight),
+                        "{weight} {greatest}"
+                    );
                 }
             }
         }
