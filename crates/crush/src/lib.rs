@@ -1,6 +1,7 @@
 //! Placement exactly as Ceph computes it: CRUSH, and the OSD map's way from an object to its OSDs.
 
 pub mod binary;
+pub mod build;
 pub mod hash;
 mod ln;
 mod map;

@@ -32,6 +32,11 @@ impl CrushTool {
         std::fs::write(self.path(name), bytes).unwrap();
     }
 
+    /// Reads a file of the directory.
+    pub fn read(&self, name: &str) -> Option<Vec<u8>> {
+        read(&self.path(name))
+    }
+
     /// What `crushtool -c` makes of a text, or what it says against it.
     pub fn compile(&self, text: &str) -> Result<Vec<u8>, String> {
         self.write("map.txt", text.as_bytes());
