@@ -6,6 +6,7 @@ pub mod hash;
 mod ln;
 mod map;
 mod mapper;
+pub mod placement;
 pub mod tester;
 pub mod text;
 mod validate;
