@@ -10,6 +10,7 @@ pub mod placement;
 pub mod tester;
 pub mod text;
 mod validate;
+pub mod whatif;
 
 pub use map::*;
 pub use mapper::{ChooseArgs, DEFAULT_CHOOSE_ARGS, MAX_DRAWS, NO_ITEM, Placer, Scratch};
