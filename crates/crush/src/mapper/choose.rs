@@ -10,6 +10,9 @@ use crate::hash::hash2;
 use cairn_types::Weight;
 use std::ops::Range;
 
+/// What one choice costs of the draws besides its items, so that the bound on draws bounds the time too.
+const CHOICE_COST: i64 = 16;
+
 /// One mapping under way.
 pub(super) struct Mapping<'a> {
     pub placer: &'a Placer,
@@ -77,7 +80,7 @@ impl<'a> Mapping<'a> {
                     let r = rep.wrapping_add(parent_r).wrapping_add(failures as i32);
                     let mut has_collided = false;
                     let mut found = None;
-                    self.draws_left -= 1 + i64::from(node.len);
+                    self.draws_left -= CHOICE_COST + i64::from(node.len);
                     if self.draws_left < 0 {
                         return outpos;
                     }
@@ -251,7 +254,7 @@ impl<'a> Mapping<'a> {
             let is_divided = matches!(node.method, Method::Uniform) && node.len.is_multiple_of(wanted as u32);
             let stride = if is_divided { wanted.wrapping_add(1) } else { wanted };
             let r = (slot as i32).wrapping_add(parent_r).wrapping_add(stride.wrapping_mul(failures as i32));
-            self.draws_left -= 1 + i64::from(node.len);
+            self.draws_left -= CHOICE_COST + i64::from(node.len);
             if node.len == 0 || self.draws_left < 0 {
                 return (Descent::Empty, r);
             }

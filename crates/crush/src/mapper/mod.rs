@@ -22,10 +22,11 @@ const UNDECIDED: i32 = 0x7fff_fffe;
 /// The choose-args set that stands in for sets that are not there (Ceph's `DEFAULT_CHOOSE_ARGS`).
 pub const DEFAULT_CHOOSE_ARGS: i64 = -1;
 
-/// Most items one mapping may look at before it gives up with what it has. Ceph has no such bound: a map
-/// may ask for 2^31 tries of buckets of any size. An honest rule that can be satisfied looks at some
-/// thousands; one that cannot, over a flat bucket of 10,000 devices with 50 tries, at ten million.
-pub const MAX_DRAWS: i64 = 1 << 28;
+/// Most items one mapping may look at before it gives up with what it has, in a fraction of a second (each choice
+/// counts as some items more). Ceph has no such bound: a map may ask for 2^31 tries of buckets of any size. An
+/// honest rule that can be satisfied looks at some thousands; one that cannot, for eleven chunks with 100 tries
+/// over a flat bucket of 10,000 devices, at eleven million.
+pub const MAX_DRAWS: i64 = 1 << 27;
 
 /// A map made ready for mapping. It does not change; make another for another map.
 pub struct Placer {
