@@ -3,7 +3,6 @@
 //! Does what Ceph's compiler does, in the same order (it decides the numbers of classes and of buckets
 //! without an id), and refuses besides what could never work.
 
-use super::assemble as build;
 use super::ast::*;
 use super::lexer::At;
 use super::order::definition_order;
@@ -11,7 +10,8 @@ use super::{
     MAX_BUCKET_WEIGHT, MAX_DEVICE_WEIGHT, MAX_TEXT_BYTES, Position, Reason, TextError, parser, rules,
 };
 use crate::binary::{MAX_BUCKETS, MAX_DEVICE_ID, MAX_TREE_ITEMS};
-use crate::{Algorithm, ChooseArg, CrushMap, Rule, Step};
+use crate::build;
+use crate::{Algorithm, ChooseArg, CrushMap, Rule, Step, Tunables};
 use cairn_types::Weight;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
@@ -58,7 +58,7 @@ impl Default for Compiler<'_> {
         Compiler {
             map: CrushMap {
                 // Ceph starts from these, so that a text means the same for ever.
-                tunables: super::assemble::LEGACY,
+                tunables: Tunables::ARGONAUT,
                 max_devices: 0,
                 buckets: Vec::new(),
                 rules: Vec::new(),
@@ -185,7 +185,7 @@ impl<'a> Compiler<'a> {
         self.bucket_weights.insert(id, weights.iter().sum());
         self.item_ids.insert(block.name.value, id);
         self.map.item_names.insert(id, block.name.value.to_owned());
-        build::place_bucket(&mut self.map, bucket);
+        self.map.place_bucket(bucket);
         Ok(())
     }
 
@@ -258,7 +258,7 @@ impl<'a> Compiler<'a> {
         let Some(first) = ast.rules.first() else { return Ok(()) };
         // Ceph makes the shadow trees when it meets the first rule; a map without rules has none.
         build::populate_classes(&mut self.map, &self.wanted_shadows)
-            .map_err(|error| first.keyword.error(Reason::ShadowTrees(error.to_string())))?;
+            .map_err(|error| first.keyword.error(Reason::ShadowTrees(error)))?;
         let mut names = BTreeSet::new();
         for block in &ast.rules {
             let number = block.id.value;

@@ -1,6 +1,5 @@
 //! Text maps: the language of Ceph's `crushtool`, compiled and decompiled.
 
-mod assemble;
 mod ast;
 mod compiler;
 mod decompiler;
@@ -210,7 +209,7 @@ pub enum Reason {
     },
     /// The shadow trees of the classes cannot be made.
     #[error("the shadow trees of the device classes cannot be made: {0}")]
-    ShadowTrees(String),
+    ShadowTrees(crate::build::EditError),
     /// A step that needs a working set before there is one.
     #[error("the rule can never be satisfied: nothing is taken before this step")]
     NothingTaken,

@@ -1,5 +1,8 @@
 //! Ceph's own tools, where they are installed.
 
+// Each test uses a part of it.
+#![allow(dead_code)]
+
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
