@@ -1,7 +1,6 @@
 //! Changes to maps against `crushtool`'s own, byte for byte.
 
 #[path = "support/crushtool.rs"]
-#[allow(dead_code)]
 mod crushtool;
 
 use cairn_crush::build::{ReplicaMode, SimpleRule};

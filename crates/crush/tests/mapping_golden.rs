@@ -1,7 +1,6 @@
 //! Mappings against what `crushtool` gave once, kept in `tests/data/mappings`. See the README there.
 
 #[path = "support/crushtool.rs"]
-#[allow(dead_code)]
 mod crushtool;
 #[path = "support/mappings.rs"]
 mod mappings;

@@ -4,7 +4,6 @@
 //! mappings instead of [`MAPPINGS`]: the long mode is `CAIRN_CRUSH_MAPPINGS=100000000`.
 
 #[path = "support/crushtool.rs"]
-#[allow(dead_code)]
 mod crushtool;
 #[path = "support/mappings.rs"]
 mod mappings;
