@@ -8,8 +8,7 @@ use cairn_types::Weight;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-/// In a result, the position that got no device.
-pub const NO_ITEM: i32 = 0x7fff_ffff;
+pub use crate::NO_ITEM;
 
 /// The inputs `crushtool` tests unless both ends are given.
 pub const DEFAULT_INPUTS: (i32, i32) = (0, 1023);

@@ -10,7 +10,7 @@ use random_text::{Random, random_text};
 use std::path::Path;
 
 /// Mutants of each target in one run. `CAIRN_FUZZ_ITERATIONS` sets another number.
-const ITERATIONS: u64 = 100_000;
+const ITERATIONS: u64 = 30_000;
 
 /// Maps are kept small, so that an iteration takes microseconds.
 const MAX_MUTANT_BYTES: usize = 16 << 10;
