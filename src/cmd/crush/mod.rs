@@ -27,7 +27,7 @@ pub enum Command {
     /// Tell the placement group and the OSDs of an object, as osdmaptool does
     MapObject(map_object::Args),
     /// Tell what a planned change moves, and how full each OSD gets
-    Whatif(whatif::Args),
+    Whatif(Box<whatif::Args>),
 }
 
 /// Form of the output.
