@@ -4,7 +4,7 @@
 mod crushtool;
 
 use cairn_crush::build::{ReplicaMode, SimpleRule};
-use cairn_crush::{Algorithm, CrushMap, Tunables, binary};
+use cairn_crush::{Algorithm, ChooseArg, CrushMap, Tunables, binary};
 use cairn_types::Weight;
 use crushtool::CrushTool;
 
@@ -116,4 +116,30 @@ fn simple_rules_are_crushtools() {
             });
         }
     }
+}
+
+/// A weight set for every bucket, as the balancer of Ceph keeps one in the default choose-args.
+fn with_weight_set(mut map: CrushMap) -> CrushMap {
+    let mut args = std::collections::BTreeMap::new();
+    for bucket in map.buckets.iter().flatten().filter(|bucket| !map.is_shadow(bucket.id)) {
+        let weights = bucket.item_weights().into_iter().map(Weight).collect();
+        args.insert(bucket.id, ChooseArg { weight_sets: vec![weights], ids: Vec::new() });
+    }
+    map.choose_args.insert(-1, args);
+    map.rebuild_shadows().unwrap();
+    map
+}
+
+#[test]
+fn weight_sets_follow_as_by_crushtool() {
+    let Some(tool) = CrushTool::find() else { return };
+    let map = with_weight_set(cluster(Algorithm::Straw2));
+    let host = map.item_by_name("host10").unwrap();
+    compare(&tool, &map, &["--reweight-item", "osd.7", "3.25"], |map| {
+        map.reweight_item(7, Weight(0x3_4000)).unwrap();
+    });
+    compare(&tool, &map, &["--add-item", "18", "1.5", "osd.18", "--loc", "host", "host10"], |map| {
+        map.add_device(18, "osd.18", Weight(0x1_8000), None, host).unwrap();
+    });
+    compare(&tool, &map, &["--remove-item", "osd.7"], |map| map.remove_item(7).unwrap());
 }
