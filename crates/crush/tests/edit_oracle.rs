@@ -143,3 +143,19 @@ fn weight_sets_follow_as_by_crushtool() {
     });
     compare(&tool, &map, &["--remove-item", "osd.7"], |map| map.remove_item(7).unwrap());
 }
+
+#[test]
+fn items_are_moved_as_by_crushtool() {
+    let Some(tool) = CrushTool::find() else { return };
+    let map = cluster(Algorithm::Straw2);
+    let rack = map.item_by_name("rack2").unwrap();
+    let bucket = map.item_by_name("host10").unwrap();
+    compare(
+        &tool,
+        &map,
+        &["--move", "host10", "--loc", "rack", "rack2", "--loc", "root", "default"],
+        |map| {
+            map.move_item(bucket, rack).unwrap();
+        },
+    );
+}
