@@ -5,7 +5,8 @@
 mod random_text;
 
 use cairn_crush::{
-    Algorithm, BucketData, ChooseArg, CrushMap, MapError, Placer, Rule, Scratch, Step, Tunables, binary, text,
+    Algorithm, BucketData, ChooseArg, CrushMap, MapError, NO_ITEM, Placer, Rule, Scratch, Step, Tunables,
+    binary, text,
 };
 use cairn_types::Weight;
 use random_text::{Random, random_text};
@@ -95,6 +96,63 @@ fn a_deep_map_is_checked_and_mapped() {
     map.rules.push(rule(vec![Step::Take(-1), Step::ChooseFirstn { num: 0, kind: 0 }, Step::Emit]));
     let placer = Placer::new(&map).unwrap();
     assert_eq!(placer.place(0, 1, 3, &[Weight::ONE], None, &mut Scratch::new()), [0]);
+}
+
+/// Each empty set is twelve bytes of a file, and must not cost a table of all buckets.
+#[test]
+fn many_sets_of_choose_args_over_many_places_take_little_memory() {
+    let mut map = sound();
+    map.buckets.resize(1 << 18, None);
+    let replaced = ChooseArg { ids: vec![], weight_sets: vec![vec![Weight::ONE, Weight::ZERO]] };
+    for set in 0..100_000 {
+        let args = map.choose_args.entry(set).or_default();
+        if set % 1000 == 7 {
+            args.insert(-1, replaced.clone());
+        }
+    }
+    map.rules.push(rule(vec![Step::Take(-1), Step::ChooseFirstn { num: 1, kind: 1 }, Step::Emit]));
+    let map = binary::decode(&binary::encode(&map).unwrap()).unwrap();
+    let placer = Placer::new(&map).unwrap();
+    let mut scratch = Scratch::new();
+    let mut hosts = |set: i64| {
+        let mut place = |x| placer.place(0, x, 1, &[], placer.choose_args(set), &mut scratch)[0];
+        (0..100).map(&mut place).collect::<std::collections::BTreeSet<i32>>()
+    };
+    assert_eq!(hosts(5007), [-2].into());
+    assert_eq!(hosts(5008), [-3, -2].into());
+}
+
+/// Weights of a tree that do not add up lead beyond its last item, where Ceph reads beyond the bucket.
+#[test]
+fn a_tree_whose_weights_mislead_gives_an_item_of_its_own() {
+    for items in 1..=5_usize {
+        let ids: Vec<i32> = (0..items as i32).collect();
+        let no_weights = vec![0; items];
+        let mut tree = cairn_crush::build::make_bucket(-1, 1, Algorithm::Tree, &ids, &no_weights, 1).unwrap();
+        let BucketData::Tree { node_weights } = &tree.data else { unreachable!() };
+        let nodes = node_weights.len();
+        // Nothing weighs anything; all weight is right of the middle; every node weighs the most.
+        let right = (0..nodes).map(|node| if node >= nodes / 2 { 0x1_0000 } else { 0 }).collect();
+        for node_weights in [vec![0; nodes], right, vec![u32::MAX; nodes]] {
+            tree.data = BucketData::Tree { node_weights };
+            let mut map = sound();
+            map.max_devices = items as i32;
+            map.buckets = vec![Some(tree.clone())];
+            for num in [1, -1] {
+                map.rules.push(rule(vec![Step::Take(-1), Step::ChooseFirstn { num, kind: 0 }, Step::Emit]));
+                map.rules.push(rule(vec![Step::Take(-1), Step::ChooseIndep { num, kind: 0 }, Step::Emit]));
+            }
+            let placer = Placer::new(&binary::decode(&binary::encode(&map).unwrap()).unwrap()).unwrap();
+            let weights = vec![Weight::ONE; items];
+            let mut scratch = Scratch::new();
+            for rule in 0..map.rules.len() {
+                for x in 0..100 {
+                    let result = placer.place(rule, x, 3, &weights, None, &mut scratch);
+                    assert!(result.iter().all(|&item| ids.contains(&item) || item == NO_ITEM), "{result:?}");
+                }
+            }
+        }
+    }
 }
 
 /// A rule may ask for more tries than there is time for.

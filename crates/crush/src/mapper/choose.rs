@@ -10,7 +10,8 @@ use crate::hash::hash2;
 use cairn_types::Weight;
 use std::ops::Range;
 
-/// What one choice costs of the draws besides its items, so that the bound on draws bounds the time too.
+/// What one choice costs of the draws besides the items it looks at and those it must differ from, so that the
+/// bound on draws bounds the time too.
 const CHOICE_COST: i64 = 16;
 
 /// One mapping under way.
@@ -18,10 +19,10 @@ pub(super) struct Mapping<'a> {
     pub placer: &'a Placer,
     pub x: u32,
     pub weights: &'a [Weight],
-    pub choose_args: Option<&'a ChooseArgs>,
+    pub choose_args: Option<ChooseArgs>,
     pub draws: &'a mut Draws,
     pub permutations: &'a mut Permutations,
-    /// What is left of [`super::MAX_DRAWS`].
+    /// What is left of [`Placer::max_draws`].
     pub draws_left: i64,
 }
 
@@ -80,7 +81,7 @@ impl<'a> Mapping<'a> {
                     let r = rep.wrapping_add(parent_r).wrapping_add(failures as i32);
                     let mut has_collided = false;
                     let mut found = None;
-                    self.draws_left -= CHOICE_COST + i64::from(node.len);
+                    self.draws_left -= CHOICE_COST + i64::from(node.len) + outpos as i64;
                     if self.draws_left < 0 {
                         return outpos;
                     }
@@ -189,6 +190,7 @@ impl<'a> Mapping<'a> {
                 if out[slot] != UNDECIDED {
                     continue;
                 }
+                self.draws_left -= slots.len() as i64;
                 let (item, r) = match self.descend_indep(top, choice, slot, slots.start, failures, parent_r) {
                     (Descent::Found(item), r) => (item, r),
                     (Descent::Empty, _) if self.draws_left < 0 => break 'tries,

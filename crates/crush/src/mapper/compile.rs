@@ -1,7 +1,7 @@
 //! Making a map ready.
 
 use super::straw2::{Kernel, Tables};
-use super::{ChooseArgs, Method, Node, Placer};
+use super::{ChooseArgs, MAX_DRAWS, Method, Node, Placer, Replacement};
 use crate::validate::bucket_place;
 use crate::{Bucket, BucketData, CrushMap, MapError, Step};
 use cairn_types::Weight;
@@ -18,16 +18,26 @@ pub(super) fn compile(map: &CrushMap) -> Result<Placer, MapError> {
         words: Vec::new(),
         straw2: Tables::default(),
         choose_args: BTreeMap::new(),
+        replacements: Vec::new(),
         permutation_len: 0,
         kernel: Kernel::detect(),
+        max_draws: MAX_DRAWS.into(),
     };
     let has_fallback = has_fallback(map);
     for bucket in &map.buckets {
         let node = bucket.as_ref().map(|bucket| node(&mut placer, bucket, has_fallback));
         placer.nodes.push(node);
     }
-    for (&set, args) in &map.choose_args {
-        let mut positions = vec![None; map.buckets.len()];
+    replace(&mut placer, map);
+    Ok(placer)
+}
+
+/// Adds the draws of the choose-args. What it takes is in proportion to their entries, not to sets times buckets.
+fn replace(placer: &mut Placer, map: &CrushMap) {
+    let mut placed = Vec::new();
+    for (number, (&pool, args)) in map.choose_args.iter().enumerate() {
+        let set = ChooseArgs(number as u32);
+        placer.choose_args.insert(pool, set);
         for (&id, arg) in args {
             // Validation has found the bucket. Other algorithms take no replacements.
             let Some((bucket, place)) = map.bucket(id).zip(bucket_place(id)) else { continue };
@@ -39,11 +49,17 @@ pub(super) fn compile(map: &CrushMap) -> Result<Placer, MapError> {
             for weights in sets {
                 placer.straw2.add(ids, &bucket.items, weights.iter().map(|weight| weight.0));
             }
-            positions[place] = Some((first, placer.straw2.len() - first));
+            placed.push((place, Replacement { set, first, count: placer.straw2.len() - first }));
         }
-        placer.choose_args.insert(set, ChooseArgs { positions });
     }
-    Ok(placer)
+    // Stable: the sets of a place stay in order.
+    placed.sort_by_key(|&(place, _)| place);
+    for group in placed.chunk_by(|a, b| a.0 == b.0) {
+        if let Some(node) = &mut placer.nodes[group[0].0] {
+            node.replacements = (placer.replacements.len() as u32, group.len() as u32);
+        }
+        placer.replacements.extend(group.iter().map(|(_, replacement)| *replacement));
+    }
 }
 
 /// Whether any mapping can fall back to permutations of buckets of every algorithm.
@@ -83,5 +99,6 @@ fn node(placer: &mut Placer, bucket: &Bucket, has_fallback: bool) -> Node {
         placer.permutation_len += bucket.items.len();
     }
     let kind = bucket.kind.into();
-    Node { id: bucket.id, kind, first_item, len: bucket.items.len() as u32, method, permutation }
+    let len = bucket.items.len() as u32;
+    Node { id: bucket.id, kind, first_item, len, method, permutation, replacements: (0, 0) }
 }

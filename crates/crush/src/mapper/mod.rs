@@ -26,7 +26,7 @@ pub const DEFAULT_CHOOSE_ARGS: i64 = -1;
 /// counts as some items more). Ceph has no such bound: a map may ask for 2^31 tries of buckets of any size. An
 /// honest rule that can be satisfied looks at some thousands; one that cannot, for eleven chunks with 100 tries
 /// over a flat bucket of 10,000 devices, at eleven million.
-pub const MAX_DRAWS: i64 = 1 << 27;
+pub const MAX_DRAWS: u32 = 1 << 27;
 
 /// A map made ready for mapping. It does not change; make another for another map.
 pub struct Placer {
@@ -40,9 +40,12 @@ pub struct Placer {
     words: Vec<u32>,
     straw2: straw2::Tables,
     choose_args: BTreeMap<i64, ChooseArgs>,
+    /// Each node's replacements side by side, by set.
+    replacements: Vec<Replacement>,
     /// Places the permutations need.
     permutation_len: usize,
     kernel: straw2::Kernel,
+    max_draws: i64,
 }
 
 /// A bucket made ready.
@@ -56,6 +59,8 @@ struct Node {
     method: Method,
     /// In the permutations of a [`Scratch`]; of no meaning where none can be asked for.
     permutation: u32,
+    /// First and number of its [`Placer::replacements`].
+    replacements: (u32, u32),
 }
 
 /// How a node chooses. Numbers are places in [`Placer::words`] or of straw2 draws.
@@ -69,10 +74,18 @@ enum Method {
     Straw2(u32),
 }
 
-/// One set of choose-args made ready: per bucket, the draws for the replica positions.
-pub struct ChooseArgs {
-    /// By `-1 - id`: first and number of draws; the last stands for the positions after it.
-    positions: Vec<Option<(u32, u32)>>,
+/// One set of choose-args of a placer.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct ChooseArgs(u32);
+
+/// What one set of choose-args has for one bucket, in place of the bucket's own draw.
+#[derive(Clone, Copy)]
+struct Replacement {
+    set: ChooseArgs,
+    /// The draw for the first replica position.
+    first: u32,
+    /// How many there are; the last stands for the positions after it. Above 0.
+    count: u32,
 }
 
 /// Memory a mapping works in. Make one per thread and keep it; it grows to what is asked of it.
@@ -99,25 +112,32 @@ impl Placer {
         compile::compile(map)
     }
 
+    /// Lets a mapping look at `max_draws` items at most, instead of [`MAX_DRAWS`]: for who has maps of strangers and
+    /// little time.
+    pub fn with_max_draws(mut self, max_draws: u32) -> Self {
+        self.max_draws = max_draws.into();
+        self
+    }
+
     /// The choose-args set of a pool, or the default one, or none: as Ceph looks it up.
     ///
     /// `crushtool --test` asks for set 0.
-    pub fn choose_args(&self, pool: i64) -> Option<&ChooseArgs> {
-        self.choose_args.get(&pool).or_else(|| self.choose_args.get(&DEFAULT_CHOOSE_ARGS))
+    pub fn choose_args(&self, pool: i64) -> Option<ChooseArgs> {
+        self.choose_args.get(&pool).or_else(|| self.choose_args.get(&DEFAULT_CHOOSE_ARGS)).copied()
     }
 
     /// Maps `x` by a rule to at most `num_rep` items.
     ///
     /// `weights` are the in-weights by device (1.0 is fully in; a device beyond the slice is out). The result may be
     /// shorter than asked for, and has [`NO_ITEM`] where an `indep` rule found nothing. A rule that is
-    /// not there gives an empty one.
+    /// not there gives an empty one. `choose_args` must be this placer's own.
     pub fn place<'s>(
         &self,
         rule: usize,
         x: i32,
         num_rep: usize,
         weights: &[Weight],
-        choose_args: Option<&ChooseArgs>,
+        choose_args: Option<ChooseArgs>,
         scratch: &'s mut Scratch,
     ) -> &'s [i32] {
         scratch.result.clear();
@@ -140,6 +160,15 @@ impl Placer {
     #[inline(always)]
     fn node(&self, id: i32) -> Option<&Node> {
         self.nodes.get((-1_i32).wrapping_sub(id) as u32 as usize)?.as_ref()
+    }
+
+    /// What a set of choose-args has for a node.
+    fn replacement(&self, node: &Node, set: ChooseArgs) -> Option<&Replacement> {
+        let (first, count) = node.replacements;
+        let replacements = &self.replacements[first as usize..][..count as usize];
+        // Nearly always there is one set.
+        let place = replacements.partition_point(|replacement| replacement.set < set);
+        replacements.get(place).filter(|replacement| replacement.set == set)
     }
 
     #[inline(always)]

@@ -1,7 +1,7 @@
 //! The steps of a rule.
 
 use super::choose::{Choice, Mapping};
-use super::{ChooseArgs, MAX_DRAWS, Placer, Scratch};
+use super::{ChooseArgs, Placer, Scratch};
 use crate::{Rule, Step};
 use cairn_types::Weight;
 
@@ -12,7 +12,7 @@ pub(super) fn run(
     x: i32,
     num_rep: usize,
     weights: &[Weight],
-    choose_args: Option<&ChooseArgs>,
+    choose_args: Option<ChooseArgs>,
     scratch: &mut Scratch,
 ) {
     let Scratch { working, chosen, leaves, result, draws, permutations } = scratch;
@@ -20,8 +20,8 @@ pub(super) fn run(
         vector.resize(num_rep.max(1), 0);
     }
     permutations.begin(placer.nodes.len(), placer.permutation_len);
-    let mut mapping =
-        Mapping { placer, x: x as u32, weights, choose_args, draws, permutations, draws_left: MAX_DRAWS };
+    let draws_left = placer.max_draws;
+    let mut mapping = Mapping { placer, x: x as u32, weights, choose_args, draws, permutations, draws_left };
 
     let tunables = &placer.tunables;
     // The tunable counts retries, and the first try is none.

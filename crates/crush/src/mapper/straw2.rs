@@ -94,6 +94,11 @@ impl Tables {
             }
             _ => Mode::Mixed,
         };
+        if let Mode::Only(_) = mode {
+            // Nothing is hashed.
+            self.ids.truncate(first);
+            self.entries.truncate(first);
+        }
         while !self.entries.len().is_multiple_of(LANES) {
             self.ids.push(self.ids[first]);
             self.entries.push(self.entries[first]);
@@ -134,9 +139,9 @@ impl Mapping<'_> {
     pub(super) fn choose_straw2(&mut self, node: &Node, own: u32, r: i32, position: usize) -> i32 {
         let draw = match self.choose_args {
             None => own,
-            Some(args) => match args.positions.get((-1 - node.id) as usize) {
-                Some(&Some((first, count))) => first + (position as u32).min(count - 1),
-                _ => own,
+            Some(set) => match self.placer.replacement(node, set) {
+                Some(replacement) => replacement.first + (position as u32).min(replacement.count - 1),
+                None => own,
             },
         };
         let tables = &self.placer.straw2;
