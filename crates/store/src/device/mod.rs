@@ -13,7 +13,10 @@
 //!   unknown. The engine poisons itself; a device need not.
 
 mod buffer;
+pub mod file;
 pub mod sim;
+mod threads;
+mod uring;
 
 use std::fmt;
 use std::io;

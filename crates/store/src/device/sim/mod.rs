@@ -444,7 +444,7 @@ impl Device for SimDevice {
                 state = self.shared.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        let woken = std::mem::take(&mut state.wake);
+        let woken = wait == Wait::Event && std::mem::take(&mut state.wake);
         for mut queued in state.due(wait == Wait::Event && !woken) {
             let result =
                 state.finish(queued.id, &mut queued.io, queued.fault, self.shared.geometry.len_bytes);
@@ -472,6 +472,17 @@ impl Device for SimDevice {
 
     fn blocking(&self) -> Arc<dyn BlockingDevice> {
         self.handle().blocking()
+    }
+}
+
+impl Drop for SimDevice {
+    /// What is queued happens, as with a file: dropping a handle is no power cut.
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        for mut queued in std::mem::take(&mut state.queue) {
+            // Nobody is left to be told of its failure.
+            let _ = state.finish(queued.id, &mut queued.io, queued.fault, self.shared.geometry.len_bytes);
+        }
     }
 }
 

@@ -1,0 +1,310 @@
+//! Queued operations by io_uring.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
+use rustix::event::EventfdFlags;
+
+use super::file::{FileMedium, PUNCH};
+use super::{AlignedBuf, Completion, Io, Wait, Waker};
+
+/// `user_data` of the read that waits for the waker.
+const WAKE: u64 = u64::MAX;
+/// The registered file's number.
+const FILE: types::Fixed = types::Fixed(0);
+/// Times one operation is queued again after EAGAIN or EINTR before its error is reported.
+const RETRIES: u8 = 32;
+
+// States of the sleeper. A wake costs a system call only while it sleeps.
+const AWAKE: u8 = 0;
+const ASLEEP: u8 = 1;
+const WOKEN: u8 = 2;
+
+pub(super) struct UringQueue {
+    ring: IoUring,
+    medium: Arc<FileMedium>,
+    slots: Vec<Option<InFlight>>,
+    free: Vec<usize>,
+    /// Found wrong, or without effect, before the kernel was asked.
+    early: VecDeque<Completion>,
+    waker: Arc<UringWaker>,
+    /// Where the kernel puts the eventfd's counter. On the heap: it must not move while the ring
+    /// reads into it.
+    wake_count: Box<[u8; 8]>,
+    wake_armed: bool,
+}
+
+struct InFlight {
+    tag: u64,
+    io: Io,
+    /// Bytes of `io`'s buffer already transferred.
+    done: usize,
+    retries: u8,
+}
+
+struct UringWaker {
+    state: AtomicU8,
+    event: OwnedFd,
+}
+
+impl UringQueue {
+    pub(super) fn new(medium: Arc<FileMedium>, entries: usize) -> io::Result<Self> {
+        // One more for the waker's read.
+        let ring_entries = u32::try_from((entries + 1).next_power_of_two()).map_err(io::Error::other)?;
+        // Completions are collected by the thread that submits: no interrupt of it is needed.
+        let ring = IoUring::builder().setup_coop_taskrun().setup_taskrun_flag().build(ring_entries)?;
+        let mut probe = Probe::new();
+        ring.submitter().register_probe(&mut probe)?;
+        let needed = [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
+        if !needed.iter().all(|code| probe.is_supported(*code)) {
+            return Err(io::ErrorKind::Unsupported.into());
+        }
+        ring.submitter().register_files(&[medium.fd().as_raw_fd()])?;
+        let event = rustix::event::eventfd(0, EventfdFlags::CLOEXEC)?;
+        Ok(UringQueue {
+            ring,
+            medium,
+            slots: (0..entries).map(|_| None).collect(),
+            free: (0..entries).rev().collect(),
+            early: VecDeque::new(),
+            waker: Arc::new(UringWaker { state: AtomicU8::new(AWAKE), event }),
+            wake_count: Box::default(),
+            wake_armed: false,
+        })
+    }
+
+    pub(super) fn submit(&mut self, tag: u64, io: Io) {
+        let (write, discard) = match &io {
+            Io::Write { offset, buf, .. } => (Some((*offset, buf.len() as u64)), false),
+            Io::Discard { offset, len } => (Some((*offset, *len)), true),
+            Io::Read { .. } | Io::Flush => (None, false),
+        };
+        let refused = write.and_then(|(offset, len)| self.medium.check_write(offset, len).err());
+        if refused.is_some() || (discard && !super::BlockingDevice::geometry(&*self.medium).discard) {
+            self.early.push_back(completion(tag, io, refused.map_or(Ok(()), Err)));
+            return;
+        }
+        let slot = self.free.pop().expect("the caller keeps to the bound of the queue");
+        self.slots[slot] = Some(InFlight { tag, io, done: 0, retries: 0 });
+        self.push_slot(slot);
+    }
+
+    pub(super) fn poll(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()> {
+        let before = done.len();
+        done.extend(self.early.drain(..));
+        self.enter_if_useful()?;
+        self.collect(done);
+        if wait == Wait::No {
+            // What `collect` queued again must not wait for the next call. A wake is left for the
+            // next sleep.
+            return self.enter_if_useful();
+        }
+        if done.len() > before {
+            self.waker.state.store(AWAKE, Ordering::SeqCst);
+            return self.enter_if_useful();
+        }
+        loop {
+            // Every time: the last one may have gone to a wake that came after its sleep.
+            self.arm_wake();
+            if self.waker.state.compare_exchange(AWAKE, ASLEEP, Ordering::SeqCst, Ordering::SeqCst).is_err() {
+                // Woken before it slept: no eventfd was written.
+                self.waker.state.store(AWAKE, Ordering::SeqCst);
+                return self.enter_if_useful();
+            }
+            let entered = self.enter(1);
+            let woken = self.waker.state.swap(AWAKE, Ordering::SeqCst) == WOKEN;
+            entered?;
+            self.collect(done);
+            if woken || done.len() > before {
+                return self.enter_if_useful();
+            }
+        }
+    }
+
+    pub(super) fn in_flight(&self) -> usize {
+        self.slots.len() - self.free.len() + self.early.len()
+    }
+
+    pub(super) fn waker(&self) -> Arc<dyn Waker> {
+        Arc::clone(&self.waker) as Arc<dyn Waker>
+    }
+
+    /// Enters the kernel when something is queued for it, or when it has completions that it posts
+    /// only there.
+    fn enter_if_useful(&mut self) -> io::Result<()> {
+        let queue = self.ring.submission();
+        let useful = !queue.is_empty() || queue.taskrun() || queue.cq_overflow();
+        drop(queue);
+        if useful { self.enter(0) } else { Ok(()) }
+    }
+
+    /// Hands over what is queued and waits for `want` completions.
+    fn enter(&mut self, want: usize) -> io::Result<()> {
+        loop {
+            match self.ring.submit_and_wait(want) {
+                Ok(_) => return Ok(()),
+                Err(error) if error.raw_os_error() == Some(libc::EINTR) => {}
+                // Completions have to be collected, or the kernel is short of memory, before it takes
+                // more. What it did not take stays queued for the next call.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::EBUSY | libc::EAGAIN)) => {
+                    return Ok(());
+                }
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    fn arm_wake(&mut self) {
+        if self.wake_armed {
+            return;
+        }
+        let fd = types::Fd(self.waker.event.as_raw_fd());
+        let entry = opcode::Read::new(fd, self.wake_count.as_mut_ptr(), 8).build().user_data(WAKE);
+        self.wake_armed = true;
+        self.push(entry);
+    }
+
+    fn push_slot(&mut self, slot: usize) {
+        let flight = self.slots[slot].as_mut().expect("a slot in use");
+        let done = flight.done;
+        let entry = match &mut flight.io {
+            Io::Read { offset, buf } => {
+                let rest = &mut buf[done..];
+                opcode::Read::new(FILE, rest.as_mut_ptr(), length(rest)).offset(*offset + done as u64).build()
+            }
+            Io::Write { offset, buf, durable } => {
+                let rest = &buf[done..];
+                let flags = if *durable { libc::RWF_DSYNC } else { 0 };
+                opcode::Write::new(FILE, rest.as_ptr(), length(rest))
+                    .offset(*offset + done as u64)
+                    .rw_flags(flags)
+                    .build()
+            }
+            Io::Flush => opcode::Fsync::new(FILE).flags(types::FsyncFlags::DATASYNC).build(),
+            Io::Discard { offset, len } => {
+                opcode::Fallocate::new(FILE, *len).offset(*offset).mode(PUNCH.bits() as i32).build()
+            }
+        };
+        self.push(entry.user_data(slot as u64));
+    }
+
+    fn push(&mut self, entry: squeue::Entry) {
+        // SAFETY: the entry's memory is a buffer in `slots` or `wake_count`; both stay where they are
+        // until the completion is collected, which `drop` waits for, and nobody touches them before.
+        unsafe { self.ring.submission().push(&entry) }
+            .expect("the ring has room for the bound and the waker");
+    }
+
+    fn collect(&mut self, done: &mut Vec<Completion>) {
+        // `collect` may queue again while it goes through the completions.
+        while let Some(entry) = self.next_completion() {
+            if entry.user_data() == WAKE {
+                self.wake_armed = false;
+                continue;
+            }
+            let slot = entry.user_data() as usize;
+            let flight = self.slots[slot].as_mut().expect("a completion of something in flight");
+            match flight.advance(entry.result()) {
+                Some(result) => {
+                    let flight = self.slots[slot].take().expect("seen above");
+                    self.free.push(slot);
+                    done.push(completion(flight.tag, flight.io, result));
+                }
+                None => self.push_slot(slot),
+            }
+        }
+    }
+
+    fn next_completion(&mut self) -> Option<cqueue::Entry> {
+        self.ring.completion().next()
+    }
+}
+
+impl InFlight {
+    /// Takes what the kernel returned; `None` when the operation has to go on.
+    fn advance(&mut self, returned: i32) -> Option<io::Result<()>> {
+        if returned < 0 {
+            if matches!(-returned, libc::EINTR | libc::EAGAIN) && self.retries < RETRIES {
+                self.retries += 1;
+                return None;
+            }
+            return Some(Err(io::Error::from_raw_os_error(-returned)));
+        }
+        let (len, at_end) = match &self.io {
+            Io::Read { buf, .. } => (buf.len(), io::ErrorKind::UnexpectedEof),
+            Io::Write { buf, .. } => (buf.len(), io::ErrorKind::WriteZero),
+            Io::Flush | Io::Discard { .. } => return Some(Ok(())),
+        };
+        self.done += returned as usize;
+        match returned {
+            _ if self.done >= len => Some(Ok(())),
+            0 => Some(Err(at_end.into())),
+            _ => None,
+        }
+    }
+}
+
+impl Drop for UringQueue {
+    /// Waits for everything in flight: the kernel writes into memory that is about to be freed.
+    fn drop(&mut self) {
+        let mut done = Vec::new();
+        while self.in_flight() > self.early.len() || self.wake_armed {
+            if self.wake_armed {
+                self.waker.signal();
+            }
+            if let Err(error) = self.enter(1) {
+                // The ring is broken. Leaking the buffers is the only safe way left.
+                tracing::error!(%error, path = %self.medium.path().display(), "cannot drain io_uring");
+                std::mem::forget(std::mem::take(&mut self.slots));
+                std::mem::forget(std::mem::take(&mut self.wake_count));
+                return;
+            }
+            self.collect(&mut done);
+        }
+    }
+}
+
+impl fmt::Debug for UringQueue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("UringQueue").field("in_flight", &self.in_flight()).finish_non_exhaustive()
+    }
+}
+
+fn completion(tag: u64, io: Io, result: io::Result<()>) -> Completion {
+    let buf: Option<AlignedBuf> = match io {
+        Io::Read { buf, .. } | Io::Write { buf, .. } => Some(buf),
+        Io::Flush | Io::Discard { .. } => None,
+    };
+    Completion { tag, buf, result }
+}
+
+/// What one entry can carry; the rest follows as after any short transfer.
+fn length(rest: &[u8]) -> u32 {
+    u32::try_from(rest.len()).unwrap_or(1 << 30)
+}
+
+impl UringWaker {
+    fn signal(&self) {
+        // Fails only when the counter is full, and then the sleeper is awake long since.
+        let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
+    }
+}
+
+impl Waker for UringWaker {
+    fn wake(&self) {
+        if self.state.swap(WOKEN, Ordering::SeqCst) == ASLEEP {
+            self.signal();
+        }
+    }
+}
+
+impl fmt::Debug for UringWaker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("UringWaker")
+    }
+}
