@@ -1,0 +1,56 @@
+//! Power cuts at every write and flush boundary of random workloads, and proof that the test sees
+//! what it should: each protection left out is caught.
+
+mod harness;
+mod journal;
+mod model;
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use harness::{Effort, Failure, Subject, torture};
+use journal::{Flaw, Journal};
+
+const EFFORT: Effort = Effort { transactions: 16, fsck_one_in: 4, again_one_in: 200 };
+
+/// Runs workloads, a seed each, on every processor until so many crash points were opened.
+fn crash_points<S: Subject>(
+    subject: &S,
+    wanted: u64,
+    first_seed: u64,
+    effort: Effort,
+) -> Result<u64, Failure> {
+    let (points, next_seed, stop) = (AtomicU64::new(0), AtomicU64::new(first_seed), AtomicBool::new(false));
+    let work = || {
+        while points.load(Ordering::Relaxed) < wanted && !stop.load(Ordering::Relaxed) {
+            let seed = next_seed.fetch_add(1, Ordering::Relaxed);
+            let result = torture(subject, seed, effort, &points);
+            if result.is_err() {
+                stop.store(true, Ordering::Relaxed);
+                return result;
+            }
+        }
+        Ok(())
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..std::thread::available_parallelism().map_or(1, usize::from))
+            .map(|_| scope.spawn(work))
+            .collect();
+        workers.into_iter().try_for_each(|worker| worker.join().expect("worker"))
+    })?;
+    Ok(points.into_inner())
+}
+
+#[test]
+fn a_journal_that_is_right_passes() {
+    let points = crash_points(&Journal::new(Flaw::None), 5_000, 1, EFFORT)
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    assert!(points >= 5_000);
+}
+
+#[test]
+fn a_journal_without_any_one_protection_is_caught() {
+    for flaw in [Flaw::FlushLeftOut, Flaw::RecordBeforeData, Flaw::NoChecksum, Flaw::EarlyAcknowledgement] {
+        let failure = crash_points(&Journal::new(flaw), 5_000, 1, EFFORT).expect_err("caught");
+        eprintln!("{flaw:?}: {failure}");
+    }
+}
