@@ -295,3 +295,19 @@ fn a_discard_gives_space_back() {
     assert!(before >= 8192 && after == 0, "{before} blocks before, {after} after");
     assert_eq!(std::fs::metadata(&path).expect("stat").len(), LEN);
 }
+
+/// The kernel keeps a ring's file open for a while after the ring is closed.
+#[test]
+fn a_closed_device_can_be_opened_at_once() {
+    let dir = tempfile::tempdir_in(on_disk()).expect("temporary directory");
+    let path = dir.path().join("disk");
+    let mut medium = FileMedium::create(&path, LEN).expect("create");
+    for round in 0..50 {
+        let mut device = FileDevice::new(medium, QueueKind::Uring).expect("queue");
+        one(&mut device, Io::Write { offset: 0, buf: pattern(4096, round), durable: false })
+            .result
+            .expect("write");
+        drop(device);
+        medium = FileMedium::open(&path, Access::ReadWrite).expect("not in use");
+    }
+}

@@ -309,6 +309,14 @@ fn queue_setting((major, minor): (u32, u32), name: &str) -> Option<u64> {
     })
 }
 
+impl Drop for FileMedium {
+    fn drop(&mut self) {
+        // Closing is not enough: the kernel keeps a ring's registered file, and with it the lock, for
+        // a while after the ring is closed. Nothing can be done about a failure, and closing follows.
+        let _ = rustix::fs::flock(&self.file, FlockOperation::NonBlockingUnlock);
+    }
+}
+
 impl BlockingDevice for FileMedium {
     fn geometry(&self) -> Geometry {
         self.geometry
