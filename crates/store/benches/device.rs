@@ -1,6 +1,8 @@
 //! What a durable 4 KiB write costs by each way of asking for it, at depth 1, and the device's queue
 //! at depth 32. `CAIRN_BENCH_DIR` names a directory on the disk to measure.
 
+#![expect(missing_docs, reason = "criterion's macro makes a public function")]
+
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
 
@@ -47,7 +49,7 @@ fn bench(criterion: &mut Criterion) {
         });
     });
     let fd = types::Fd(file.as_raw_fd());
-    let mut ring = IoUring::builder().setup_coop_taskrun().build(8).expect("io_uring");
+    let mut ring: IoUring = IoUring::builder().setup_coop_taskrun().build(8).expect("io_uring");
     let mut run = |entries: &[squeue::Entry]| {
         // SAFETY: the buffer outlives the loop below, which waits for every completion.
         unsafe { ring.submission().push_multiple(entries) }.expect("room");

@@ -13,6 +13,7 @@
 //!   unknown. The engine poisons itself; a device need not.
 
 mod buffer;
+pub mod checked;
 pub mod file;
 pub mod sim;
 mod threads;
