@@ -3,8 +3,10 @@
 
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
+use std::fs::File;
 use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::time::Instant;
 
 use cairn_store::device::file::{FileDevice, FileMedium, QueueKind};
 use cairn_store::device::{AlignedBuf, BlockingDevice, Device, Io, Wait};
@@ -28,49 +30,14 @@ fn bench(criterion: &mut Criterion) {
         use std::os::unix::fs::OpenOptionsExt;
         file.clone().read(true).write(true).custom_flags(libc::O_DIRECT).open(&path).expect("open")
     };
-    let mut group = criterion.benchmark_group("durable 4 KiB write, depth 1");
-    let mut buf = AlignedBuf::new(4096);
-    buf.fill(7);
+    durable_writes(&file);
+    drop(file);
+
     let mut at = 0;
     let mut next = move || {
         at = (at + 4096) % LEN;
         at
     };
-    group.bench_function("pwrite + fdatasync", |b| {
-        b.iter(|| {
-            rustix::io::pwrite(&file, &buf, next()).expect("write");
-            rustix::fs::fdatasync(&file).expect("sync");
-        });
-    });
-    group.bench_function("pwritev2 RWF_DSYNC", |b| {
-        b.iter(|| {
-            let slice = [std::io::IoSlice::new(&buf)];
-            rustix::io::pwritev2(&file, &slice, next(), rustix::io::ReadWriteFlags::DSYNC).expect("write");
-        });
-    });
-    let fd = types::Fd(file.as_raw_fd());
-    let mut ring: IoUring = IoUring::builder().setup_coop_taskrun().build(8).expect("io_uring");
-    let mut run = |entries: &[squeue::Entry]| {
-        // SAFETY: the buffer outlives the loop below, which waits for every completion.
-        unsafe { ring.submission().push_multiple(entries) }.expect("room");
-        ring.submit_and_wait(entries.len()).expect("submit");
-        ring.completion().for_each(|entry| assert!(entry.result() >= 0));
-    };
-    let write = |offset: u64| opcode::Write::new(fd, buf.as_ptr(), 4096).offset(offset);
-    group.bench_function("io_uring RWF_DSYNC", |b| {
-        b.iter(|| run(&[write(next()).rw_flags(libc::RWF_DSYNC).build()]));
-    });
-    group.bench_function("io_uring write linked to fdatasync", |b| {
-        b.iter(|| {
-            run(&[
-                write(next()).build().flags(squeue::Flags::IO_LINK),
-                opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
-            ]);
-        });
-    });
-    group.finish();
-    drop(file);
-
     for (name, kind) in [("io_uring", QueueKind::Uring), ("threads", QueueKind::Threads)] {
         let medium = FileMedium::open(&path, cairn_store::device::file::Access::ReadWrite).expect("open");
         let mut device = FileDevice::new(medium, kind).expect("queue");
@@ -97,6 +64,53 @@ fn bench(criterion: &mut Criterion) {
             });
         }
         group.finish();
+    }
+}
+
+/// Each way in turn, for disks drift: medians and 99th percentiles on stderr.
+fn durable_writes(file: &File) {
+    const ROUNDS: u64 = 40;
+    const PER_ROUND: u64 = 25;
+    let mut buf = AlignedBuf::new(4096);
+    buf.fill(7);
+    let fd = types::Fd(file.as_raw_fd());
+    let mut ring: IoUring = IoUring::builder().setup_coop_taskrun().build(8).expect("io_uring");
+    let mut run = |entries: &[squeue::Entry]| {
+        // SAFETY: the buffer outlives the call, which waits for every completion.
+        unsafe { ring.submission().push_multiple(entries) }.expect("room");
+        ring.submit_and_wait(entries.len()).expect("submit");
+        ring.completion().for_each(|entry| assert!(entry.result() >= 0));
+    };
+    let names =
+        ["pwrite + fdatasync", "pwritev2 RWF_DSYNC", "io_uring RWF_DSYNC", "io_uring write > fdatasync"];
+    let mut took = [const { Vec::new() }; 4];
+    for step in 0..ROUNDS * PER_ROUND {
+        let offset = step * 4096 % LEN;
+        for (way, took) in took.iter_mut().enumerate() {
+            let write = opcode::Write::new(fd, buf.as_ptr(), 4096).offset(offset);
+            let start = Instant::now();
+            match way {
+                0 => {
+                    rustix::io::pwrite(file, &buf, offset).expect("write");
+                    rustix::fs::fdatasync(file).expect("sync");
+                }
+                1 => {
+                    let slice = [std::io::IoSlice::new(&buf)];
+                    rustix::io::pwritev2(file, &slice, offset, rustix::io::ReadWriteFlags::DSYNC)
+                        .expect("write");
+                }
+                2 => run(&[write.rw_flags(libc::RWF_DSYNC).build()]),
+                _ => run(&[
+                    write.build().flags(squeue::Flags::IO_LINK),
+                    opcode::Fsync::new(fd).flags(types::FsyncFlags::DATASYNC).build(),
+                ]),
+            }
+            took.push(start.elapsed().as_micros());
+        }
+    }
+    for (name, took) in names.iter().zip(&mut took) {
+        took.sort_unstable();
+        eprintln!("{name:<28} p50 {} us, p99 {} us", took[took.len() / 2], took[took.len() * 99 / 100]);
     }
 }
 

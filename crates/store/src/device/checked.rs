@@ -4,12 +4,15 @@
 //! a wrong answer or a panic. Here every block is verified on every read, so that it is an error.
 //!
 //! ```text
-//! head block | checksum table, 4 bytes per data block | data blocks
+//! head block | table blocks, one for 1016 data blocks | data blocks
 //! ```
 //!
 //! **Head** (little-endian): magic `cairnidx`, version u32, 0 u32, logical length u64, the two
-//! checksums that data block 0 may have u32 × 2, CRC-32 of all this u32. **Table**: CRC-32 (IEEE) of
-//! the block, with 1 for 0; 0 means never written, which reads as zeros.
+//! checksums that data block 0 may have u32 × 2, CRC-32 of all this u32. **Table**: in every sector
+//! of 512 bytes 127 entries and the CRC-32 of them and of the sector's number in the table (u32). An
+//! entry is the CRC-32 (IEEE) of its block, with 1 for 0; 0 means never written. The library never
+//! reads such a block (it writes whole pages before it reads them), so that is an error: else a
+//! lost write of the table would make pages of zeros.
 //!
 //! Why this survives a power cut: the library never writes a block that the last committed state
 //! refers to, except block 0, so an entry that is lost, torn (a sector of the table is old or new,
@@ -26,7 +29,11 @@ use super::BlockingDevice;
 
 /// The unit of a checksum: the index library's page.
 const BLOCK: u64 = 4096;
-const ENTRIES_PER_BLOCK: u64 = BLOCK / 4;
+/// What a power cut does not tear on any device.
+const SECTOR: u64 = 512;
+/// The rest of a sector of the table is its own checksum.
+const ENTRIES_PER_SECTOR: u64 = SECTOR / 4 - 1;
+const ENTRIES_PER_BLOCK: u64 = BLOCK / SECTOR * ENTRIES_PER_SECTOR;
 const MAGIC: &[u8; 8] = b"cairnidx";
 const VERSION: u32 = 1;
 /// Bytes of the head that mean something; all within one sector.
@@ -67,11 +74,11 @@ impl CheckedRegion {
     /// The device's.
     pub fn create(device: Arc<dyn BlockingDevice>, start: u64, len_bytes: u64) -> io::Result<Self> {
         let (table_blocks, data_blocks) = layout(len_bytes);
-        let zeros = vec![0; BLOCK as usize];
-        // The table, and block 0: what it has beyond its first sector never changes.
-        for block in 0..=table_blocks {
-            device.write_at(start + (1 + block) * BLOCK, &zeros)?;
+        for block in 0..table_blocks {
+            device.write_at(start + (1 + block) * BLOCK, &table_block(block, &[]))?;
         }
+        // Block 0: what it has beyond its first sector never changes.
+        device.write_at(start + (1 + table_blocks) * BLOCK, &[0; BLOCK as usize])?;
         let region = CheckedRegion {
             device,
             start,
@@ -114,12 +121,20 @@ impl CheckedRegion {
             return Err(damaged());
         }
         let allowed = [field(24), field(28)];
-        let mut table = vec![0u8; (table_blocks * BLOCK) as usize];
-        device.read_at(start + BLOCK, &mut table)?;
-        let mut table: Vec<u32> = table
-            .chunks_exact(4)
-            .map(|entry| u32::from_le_bytes([entry[0], entry[1], entry[2], entry[3]]))
-            .collect();
+        let mut sectors = vec![0u8; (table_blocks * BLOCK) as usize];
+        device.read_at(start + BLOCK, &mut sectors)?;
+        let mut table = Vec::with_capacity((table_blocks * ENTRIES_PER_BLOCK) as usize);
+        for (number, sector) in sectors.chunks_exact(SECTOR as usize).enumerate() {
+            let mut words =
+                sector.chunks_exact(4).map(|word| u32::from_le_bytes([word[0], word[1], word[2], word[3]]));
+            table.extend(words.by_ref().take(ENTRIES_PER_SECTOR as usize));
+            if words.next() != Some(sector_checksum(number as u64, sector)) {
+                let position = start + BLOCK + number as u64 * SECTOR;
+                return Err(invalid(format!(
+                    "the index's checksum table is damaged at device offset {position}"
+                )));
+            }
+        }
         table.truncate(data_blocks as usize);
         let mut first_stable = 0;
         if allowed != [0, 0] {
@@ -153,33 +168,21 @@ impl CheckedRegion {
         self.start + (1 + self.table_blocks + block) * BLOCK
     }
 
-    /// Reads whole blocks and verifies them. Runs of written blocks are one read.
+    /// Reads whole blocks and verifies them.
     fn read_blocks(&self, first: u64, out: &mut [u8]) -> io::Result<()> {
         let count = out.len() as u64 / BLOCK;
         let state = self.lock();
         let mut expected = state.table[first as usize..(first + count) as usize].to_vec();
         let held = if first == 0 { state.first.clone() } else { None };
         drop(state);
-        let mut block = 0;
-        while block < count {
-            let written = expected[block as usize] != 0;
-            let run = expected[block as usize..].iter().take_while(|entry| (**entry != 0) == written).count()
-                as u64;
-            let range = (block * BLOCK) as usize..((block + run) * BLOCK) as usize;
-            if written {
-                self.device.read_at(self.position(first + block), &mut out[range])?;
-            } else {
-                out[range].fill(0);
-            }
-            block += run;
-        }
+        self.device.read_at(self.position(first), out)?;
         if let Some(held) = held {
             out[..BLOCK as usize].copy_from_slice(&held[..]);
-            expected[0] = 0;
+            expected[0] = checksum(&held[..]);
         }
         for (index, (bytes, expected)) in out.chunks_exact(BLOCK as usize).zip(&expected).enumerate() {
             let found = checksum(bytes);
-            if *expected != 0 && found != *expected {
+            if found != *expected {
                 let block = first + index as u64;
                 return Err(invalid(format!(
                     "index block {block} at device offset {} has checksum {found:08x}, expected {expected:08x}",
@@ -188,6 +191,10 @@ impl CheckedRegion {
             }
         }
         Ok(())
+    }
+
+    fn is_written(&self, block: u64) -> bool {
+        self.lock().table[block as usize] != 0
     }
 
     fn check(&self, offset: u64, len: u64, within: u64, past_end: io::ErrorKind) -> io::Result<()> {
@@ -259,11 +266,8 @@ impl redb::StorageBackend for CheckedRegion {
             if !state.dirty[index] {
                 continue;
             }
-            let mut bytes = vec![0; BLOCK as usize];
             let entries = state.table.chunks(ENTRIES_PER_BLOCK as usize).nth(index).unwrap_or_default();
-            for (to, entry) in bytes.chunks_exact_mut(4).zip(entries) {
-                to.copy_from_slice(&entry.to_le_bytes());
-            }
+            let bytes = table_block(index as u64, entries);
             self.device.write_at(self.start + (1 + index as u64) * BLOCK, &bytes)?;
             state.dirty[index] = false;
         }
@@ -288,7 +292,11 @@ impl redb::StorageBackend for CheckedRegion {
         }
         let end = (offset + data.len() as u64).next_multiple_of(BLOCK);
         let mut blocks = vec![0; (end - first * BLOCK) as usize];
-        self.read_blocks(first, &mut blocks)?;
+        for (block, bytes) in (first..).zip(blocks.chunks_exact_mut(BLOCK as usize)) {
+            if self.is_written(block) {
+                self.read_blocks(block, bytes)?;
+            }
+        }
         let skip = (offset - first * BLOCK) as usize;
         blocks[skip..skip + data.len()].copy_from_slice(data);
         self.write_blocks(first, &blocks)
@@ -315,6 +323,30 @@ fn head(len_bytes: u64, old_first: u32, new_first: u32) -> Vec<u8> {
     debug_assert_eq!(bytes.len(), HEAD_BYTES);
     bytes.resize(BLOCK as usize, 0);
     bytes
+}
+
+/// One block of the table, which may have fewer entries than there is room for.
+fn table_block(block: u64, entries: &[u32]) -> Vec<u8> {
+    let mut bytes = vec![0; BLOCK as usize];
+    let mut entries = entries.iter();
+    for (index, sector) in bytes.chunks_exact_mut(SECTOR as usize).enumerate() {
+        for (word, entry) in
+            sector.chunks_exact_mut(4).zip(entries.by_ref().take(ENTRIES_PER_SECTOR as usize))
+        {
+            word.copy_from_slice(&entry.to_le_bytes());
+        }
+        let number = block * (BLOCK / SECTOR) + index as u64;
+        let crc = sector_checksum(number, sector);
+        sector[SECTOR as usize - 4..].copy_from_slice(&crc.to_le_bytes());
+    }
+    bytes
+}
+
+fn sector_checksum(number: u64, sector: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&sector[..SECTOR as usize - 4]);
+    hasher.update(&(number as u32).to_le_bytes());
+    hasher.finalize()
 }
 
 fn checksum(bytes: &[u8]) -> u32 {
@@ -405,7 +437,10 @@ mod tests {
         let capacity = CheckedRegion::capacity_bytes(LEN);
         assert_eq!(region.set_len(capacity + 1).expect_err("too long").kind(), io::ErrorKind::StorageFull);
         region.set_len(capacity).expect("set_len");
-        let mut model = vec![0u8; capacity as usize];
+        let mut out = [0; 10];
+        assert!(region.read(4096, &mut out).is_err(), "never written");
+        let mut model = vec![7u8; capacity as usize];
+        region.write(0, &model).expect("write");
         let mut rng = SplitMix64::new(2);
         for step in 0..300u64 {
             let offset = rng.below(capacity) as usize;
@@ -419,13 +454,15 @@ mod tests {
             assert!(out == model[offset..offset + len], "step {step}");
         }
         region.set_len(1 << 20).expect("shrink");
-        region.set_len(capacity).expect("grow");
-        model[1 << 20..].fill(0);
+        model.truncate(1 << 20);
         region.sync_data().expect("sync");
         let region = CheckedRegion::open(handle.blocking(), START, LEN).expect("open again");
+        assert_eq!(region.len().expect("length"), 1 << 20);
         let mut out = vec![1; model.len()];
         region.read(0, &mut out).expect("read");
         assert!(out == model);
+        region.set_len(capacity).expect("grow");
+        assert!(region.read(1 << 20, &mut [0; 10]).is_err(), "cut off");
     }
 
     /// After a power cut at any boundary of any commit the database is the one before or after it.
@@ -477,6 +514,39 @@ mod tests {
             }
         }
         assert!(points > 2_000, "{points} crash points");
+    }
+
+    /// The database grows to the region's end, fails there, and is whole afterwards.
+    #[test]
+    fn a_full_region_is_an_error_and_loses_nothing() {
+        let handle = fresh(false);
+        let mut rng = SplitMix64::new(4);
+        let mut model = BTreeMap::new();
+        let open = database(&handle).expect("open");
+        let mut next = 0;
+        let error = loop {
+            let mut transaction = open.begin_write().expect("begin");
+            transaction.set_quick_repair(true);
+            let mut added = BTreeMap::new();
+            let result = (|| -> Result<(), redb::Error> {
+                let mut table = transaction.open_table(TABLE)?;
+                for key in next..next + 40 {
+                    let value = vec![rng.next_u64() as u8; rng.below(3000) as usize];
+                    table.insert(key, value.as_slice())?;
+                    added.insert(key, value);
+                }
+                Ok(())
+            })();
+            if let Err(error) = result.and_then(|()| Ok(transaction.commit()?)) {
+                break error;
+            }
+            model.append(&mut added);
+            next += 40;
+        };
+        assert!(next > 400, "{next} keys, then {error}");
+        drop(open);
+        let open = database(&handle).expect("open again");
+        assert!(content(&open).expect("read") == model);
     }
 
     /// Damage anywhere is an error or has no effect; never a panic, never another answer.

@@ -22,6 +22,8 @@ pub trait Subject: Sync {
     /// Bytes of the device its workloads run on.
     fn len_bytes(&self) -> u64;
     fn format(&self, device: &dyn BlockingDevice) -> Result<(), String>;
+    /// Faults of the medium that its workloads run on.
+    fn prepare(&self, _medium: &SimHandle) {}
     fn open(&self, device: SimDevice) -> Result<Self::Store, String>;
     /// The transaction is numbered `token`.
     fn submit(&self, store: &mut Self::Store, token: u64, transaction: Transaction) -> Result<(), String>;
@@ -170,6 +172,7 @@ fn run<S: Subject>(
 ) -> Result<Run, String> {
     let device = SimDevice::from_image(image, options);
     let handle = device.handle();
+    subject.prepare(&handle);
     let mut generator = Generator::new(seed);
     // `states` is indexed by sequence; what is before the start can no longer be found.
     let mut states = vec![State::default(); done_before];

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use cairn_store::Transaction;
-use cairn_store::device::sim::SimDevice;
+use cairn_store::device::sim::{Fault, FaultRule, OpKind, SimDevice, SimHandle};
 use cairn_store::device::{AlignedBuf, BlockingDevice, Completion, Device, Io, Wait};
 
 use crate::harness::Subject;
@@ -18,6 +18,8 @@ pub enum Flaw {
     RecordBeforeData,
     NoChecksum,
     EarlyAcknowledgement,
+    /// Not the journal's: the medium's.
+    LyingFlush,
 }
 
 const SLOT: u64 = 8192;
@@ -110,6 +112,12 @@ impl Subject for Journal {
 
     fn format(&self, _device: &dyn BlockingDevice) -> Result<(), String> {
         Ok(())
+    }
+
+    fn prepare(&self, medium: &SimHandle) {
+        if self.flaw == Flaw::LyingFlush {
+            medium.inject(FaultRule::every(OpKind::Flush, Fault::Lie));
+        }
     }
 
     fn open(&self, device: SimDevice) -> Result<Open, String> {

@@ -49,7 +49,13 @@ fn a_journal_that_is_right_passes() {
 
 #[test]
 fn a_journal_without_any_one_protection_is_caught() {
-    for flaw in [Flaw::FlushLeftOut, Flaw::RecordBeforeData, Flaw::NoChecksum, Flaw::EarlyAcknowledgement] {
+    for flaw in [
+        Flaw::FlushLeftOut,
+        Flaw::RecordBeforeData,
+        Flaw::NoChecksum,
+        Flaw::EarlyAcknowledgement,
+        Flaw::LyingFlush,
+    ] {
         let failure = crash_points(&Journal::new(flaw), 5_000, 1, EFFORT).expect_err("caught");
         eprintln!("{flaw:?}: {failure}");
     }
