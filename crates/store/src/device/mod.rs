@@ -53,7 +53,7 @@ pub enum Io {
         offset: u64,
         /// Source.
         buf: AlignedBuf,
-        /// On completion the bytes survive a power cut without a flush (RWF_DSYNC).
+        /// On completion the bytes survive a power cut without a further flush.
         durable: bool,
     },
     /// Everything whose completion was seen before this was queued survives a power cut.
