@@ -1,0 +1,301 @@
+//! Which blocks of the data region are in use, and which may be given out.
+//!
+//! Two bits a block. `used`: the state refers to it; this is what a checkpoint keeps. `busy`: used, or
+//! freed by a transaction that no checkpoint holds yet: such a block is not given out, so that
+//! replaying the log never meets a block with another content than it had.
+
+use std::collections::BTreeSet;
+
+/// Blocks under one entry of the index: a bitmap of 4 KiB.
+pub const CHUNK_BLOCKS: u64 = 32_768;
+const CHUNK_WORDS: usize = (CHUNK_BLOCKS / 64) as usize;
+/// How far a search for a long run goes on once it has found a shorter one, in words of the bitmap.
+const SEARCH_WORDS: usize = 16 << 10;
+
+/// Neighbouring device blocks.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Run {
+    /// First block, by its place on the device.
+    pub unit: u64,
+    /// How many.
+    pub count: u64,
+}
+
+/// The free map.
+#[derive(Debug)]
+pub struct Allocator {
+    /// Device block of bit 0.
+    base: u64,
+    blocks: u64,
+    used: Vec<u64>,
+    busy: Vec<u64>,
+    used_blocks: u64,
+    busy_blocks: u64,
+    /// Where the next search starts, as a word.
+    cursor: usize,
+    dirty_chunks: BTreeSet<u32>,
+}
+
+impl Allocator {
+    /// Nothing in use.
+    pub fn new(base: u64, blocks: u64) -> Self {
+        let words = blocks.div_ceil(64) as usize;
+        let mut busy = vec![0; words];
+        // What the last word has beyond the region is never free.
+        if !blocks.is_multiple_of(64) {
+            busy[words - 1] = u64::MAX << (blocks % 64);
+        }
+        Allocator {
+            base,
+            blocks,
+            used: vec![0; words],
+            busy,
+            used_blocks: 0,
+            busy_blocks: 0,
+            cursor: 0,
+            dirty_chunks: BTreeSet::new(),
+        }
+    }
+
+    /// Takes over what a checkpoint kept of one chunk. `false` if it does not fit the region.
+    pub fn load_chunk(&mut self, chunk: u32, bitmap: &[u8]) -> bool {
+        let first = chunk as usize * CHUNK_WORDS;
+        if bitmap.len() != CHUNK_WORDS * 8 || first >= self.used.len() {
+            return false;
+        }
+        for (word, bytes) in (first..).zip(bitmap.chunks_exact(8)) {
+            let mut value = 0_u64;
+            for (shift, byte) in bytes.iter().enumerate() {
+                value |= u64::from(*byte) << (8 * shift);
+            }
+            match self.used.get_mut(word) {
+                Some(used) if value & self.busy[word] == 0 => {
+                    *used = value;
+                    self.busy[word] |= value;
+                    self.used_blocks += u64::from(value.count_ones());
+                    self.busy_blocks += u64::from(value.count_ones());
+                }
+                _ if value == 0 => {}
+                _ => return false,
+            }
+        }
+        true
+    }
+
+    /// One chunk as a checkpoint keeps it.
+    pub fn chunk(&self, chunk: u32) -> Vec<u8> {
+        let first = chunk as usize * CHUNK_WORDS;
+        let end = (first + CHUNK_WORDS).min(self.used.len());
+        let mut bitmap = Vec::with_capacity(CHUNK_WORDS * 8);
+        self.used[first..end].iter().for_each(|word| bitmap.extend_from_slice(&word.to_le_bytes()));
+        bitmap.resize(CHUNK_WORDS * 8, 0);
+        bitmap
+    }
+
+    /// Chunks changed since this was asked last.
+    pub fn take_dirty_chunks(&mut self) -> BTreeSet<u32> {
+        std::mem::take(&mut self.dirty_chunks)
+    }
+
+    /// Blocks in all.
+    pub fn blocks(&self) -> u64 {
+        self.blocks
+    }
+
+    /// Blocks the state refers to.
+    pub fn used_blocks(&self) -> u64 {
+        self.used_blocks
+    }
+
+    /// Blocks that can be given out.
+    pub fn free_blocks(&self) -> u64 {
+        self.blocks - self.busy_blocks
+    }
+
+    /// Blocks freed that wait for a checkpoint.
+    pub fn waiting_blocks(&self) -> u64 {
+        self.busy_blocks - self.used_blocks
+    }
+
+    /// Whether a device block is in the region.
+    pub fn contains(&self, unit: u64) -> bool {
+        unit.checked_sub(self.base).is_some_and(|bit| bit < self.blocks)
+    }
+
+    /// Whether the state refers to it.
+    pub fn is_used(&self, unit: u64) -> bool {
+        let bit = unit - self.base;
+        self.used[(bit / 64) as usize] >> (bit % 64) & 1 == 1
+    }
+
+    /// Reserves up to `wanted` neighbouring blocks: so many if a run that long is near, else the longest
+    /// found. They are busy then, and used once [`Self::mark_used`] says so.
+    pub fn reserve(&mut self, wanted: u64) -> Option<Run> {
+        let words = self.busy.len();
+        let mut best: Option<(u64, u64)> = None;
+        let mut run: Option<(u64, u64)> = None;
+        let mut looked = 0;
+        for step in 0..=words {
+            let word = (self.cursor + step) % words;
+            // A run does not go on from the last word to the first.
+            if word == 0 {
+                run = None;
+            }
+            let busy = self.busy[word];
+            if busy == u64::MAX {
+                run = None;
+            } else {
+                let mut bit = 0;
+                while bit < 64 {
+                    if busy >> bit & 1 == 1 {
+                        run = None;
+                        bit += u64::from((busy >> bit).trailing_ones());
+                        continue;
+                    }
+                    let len = u64::from((busy >> bit).trailing_zeros()).min(64 - bit);
+                    let start = word as u64 * 64 + bit;
+                    run = Some(match run {
+                        Some((first, count)) if first + count == start => (first, count + len),
+                        _ => (start, len),
+                    });
+                    bit += len;
+                    let Some((first, count)) = run else { continue };
+                    if count >= wanted {
+                        return Some(self.take(first, wanted, word));
+                    }
+                    if best.is_none_or(|(_, most)| count > most) {
+                        best = Some((first, count));
+                    }
+                }
+            }
+            if best.is_some() {
+                looked += 1;
+                if looked > SEARCH_WORDS {
+                    break;
+                }
+            }
+        }
+        let (first, count) = best?;
+        Some(self.take(first, count.min(wanted), (first / 64) as usize))
+    }
+
+    fn take(&mut self, first: u64, count: u64, cursor: usize) -> Run {
+        set(&mut self.busy, first, count, true);
+        self.busy_blocks += count;
+        self.cursor = cursor;
+        Run { unit: self.base + first, count }
+    }
+
+    /// Gives back what was reserved and not used.
+    pub fn unreserve(&mut self, run: Run) {
+        set(&mut self.busy, run.unit - self.base, run.count, false);
+        self.busy_blocks -= run.count;
+    }
+
+    /// The state refers to it from here on. `false`, and nothing changed, if it does so already or the
+    /// block is not in the region.
+    #[must_use]
+    pub fn mark_used(&mut self, unit: u64) -> bool {
+        if !self.contains(unit) || self.is_used(unit) {
+            return false;
+        }
+        let bit = unit - self.base;
+        let (word, mask) = ((bit / 64) as usize, 1 << (bit % 64));
+        self.used[word] |= mask;
+        self.used_blocks += 1;
+        if self.busy[word] & mask == 0 {
+            self.busy[word] |= mask;
+            self.busy_blocks += 1;
+        }
+        self.dirty_chunks.insert((bit / CHUNK_BLOCKS) as u32);
+        true
+    }
+
+    /// The state does not refer to it any more; it stays busy until [`Self::release`]. `false`, and
+    /// nothing changed, if the state did not refer to it.
+    #[must_use]
+    pub fn mark_freed(&mut self, unit: u64) -> bool {
+        if !self.contains(unit) || !self.is_used(unit) {
+            return false;
+        }
+        let bit = unit - self.base;
+        self.used[(bit / 64) as usize] &= !(1 << (bit % 64));
+        self.used_blocks -= 1;
+        self.dirty_chunks.insert((bit / CHUNK_BLOCKS) as u32);
+        true
+    }
+
+    /// A freed block can be given out again.
+    pub fn release(&mut self, unit: u64) {
+        let bit = unit - self.base;
+        debug_assert!(!self.is_used(unit), "unit {unit} is in use");
+        set(&mut self.busy, bit, 1, false);
+        self.busy_blocks -= 1;
+    }
+}
+
+fn set(bits: &mut [u64], first: u64, count: u64, to: bool) {
+    for bit in first..first + count {
+        let (word, mask) = ((bit / 64) as usize, 1 << (bit % 64));
+        debug_assert_eq!(bits[word] & mask != 0, !to, "block {bit}");
+        if to {
+            bits[word] |= mask;
+        } else {
+            bits[word] &= !mask;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_block_is_given_out_once_and_comes_back() {
+        let mut allocator = Allocator::new(100, 1000);
+        let mut runs = Vec::new();
+        while let Some(run) = allocator.reserve(7) {
+            for unit in run.unit..run.unit + run.count {
+                assert!(allocator.mark_used(unit));
+                assert!(!allocator.mark_used(unit));
+            }
+            runs.push(run);
+        }
+        assert_eq!(runs.iter().map(|run| run.count).sum::<u64>(), 1000);
+        assert_eq!((allocator.free_blocks(), allocator.used_blocks()), (0, 1000));
+        let loaded = {
+            let mut other = Allocator::new(100, 1000);
+            assert!(other.load_chunk(0, &allocator.chunk(0)));
+            other
+        };
+        assert_eq!(loaded.used, allocator.used);
+        for unit in 100..1100 {
+            assert!(allocator.mark_freed(unit));
+        }
+        assert_eq!((allocator.free_blocks(), allocator.waiting_blocks()), (0, 1000));
+        assert_eq!(allocator.reserve(1), None);
+        (100..1100).for_each(|unit| allocator.release(unit));
+        assert_eq!(allocator.reserve(2000), Some(Run { unit: 100, count: 1000 }));
+    }
+
+    #[test]
+    fn a_long_run_is_preferred_to_the_first_hole() {
+        let mut allocator = Allocator::new(0, 256);
+        let run = allocator.reserve(256).unwrap();
+        allocator.unreserve(Run { unit: 10, count: 3 });
+        allocator.unreserve(Run { unit: 60, count: 20 });
+        assert_eq!(run.count, 256);
+        assert_eq!(allocator.reserve(16), Some(Run { unit: 60, count: 16 }));
+        assert_eq!(allocator.reserve(16), Some(Run { unit: 76, count: 4 }));
+        assert_eq!(allocator.reserve(16), Some(Run { unit: 10, count: 3 }));
+        assert_eq!(allocator.reserve(1), None);
+    }
+
+    #[test]
+    fn a_bitmap_that_does_not_fit_is_refused() {
+        let mut allocator = Allocator::new(0, 10);
+        assert!(!allocator.load_chunk(0, &[0xff; 4096]));
+        assert!(!allocator.load_chunk(1, &[0; 4096]));
+        assert!(!allocator.load_chunk(0, &[0; 10]));
+    }
+}

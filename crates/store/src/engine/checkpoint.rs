@@ -1,0 +1,158 @@
+//! Checkpoints: bringing the index up to the log, so that the log's space and freed blocks can be used
+//! again. Writers go on meanwhile.
+
+use super::{Engine, Purpose};
+use crate::canary::Canary;
+use crate::device::{Device, Io};
+use crate::error::StoreError;
+use crate::index::Batch;
+use crate::limits::{BLOCK_BYTES, CHECKPOINT_ENTRIES, CHECKPOINT_LOG_SHARE, DISCARD_BYTES_MIN};
+use crate::state::Freed;
+
+/// Where the running checkpoint is.
+#[derive(Debug, Default)]
+pub struct Checkpointing {
+    step: Step,
+    /// Wanted, whatever the log's state.
+    wanted: bool,
+}
+
+#[derive(Debug, Default)]
+enum Step {
+    #[default]
+    None,
+    /// Waits for everything up to the cut to be durable and in place.
+    InPlace { cut: u64, batch: Batch, freed: Vec<Freed> },
+    /// Waits for what is in place to be durable there.
+    Flushing { cut: u64, batch: Batch, freed: Vec<Freed> },
+    /// Waits for the index.
+    Committing { cut: u64, freed: Vec<Freed> },
+}
+
+impl Checkpointing {
+    pub fn is_committing(&self) -> bool {
+        matches!(self.step, Step::Committing { .. })
+    }
+
+    pub fn is_running(&self) -> bool {
+        self.wanted || !matches!(self.step, Step::None)
+    }
+
+    /// Changes with every step.
+    pub fn step(&self) -> usize {
+        match self.step {
+            Step::None => usize::from(self.wanted),
+            Step::InPlace { .. } => 2,
+            Step::Flushing { .. } => 3,
+            Step::Committing { .. } => 4,
+        }
+    }
+}
+
+impl<D: Device> Engine<D> {
+    /// Starts a checkpoint of everything sequenced so far, unless one runs; then another follows it.
+    pub fn request_checkpoint(&mut self) {
+        self.checkpointing.wanted = true;
+    }
+
+    /// Whether one runs or is asked for.
+    pub fn is_checkpointing(&self) -> bool {
+        self.checkpointing.is_running()
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        let (used, len) = self.log.usage();
+        self.checkpointing.wanted
+            || self.starved
+            || used * CHECKPOINT_LOG_SHARE > len
+            || self.state.dirty_entries() > CHECKPOINT_ENTRIES
+            // Space that waits is no use: give it back before it is missed.
+            || self.state.freed_blocks() > self.state.alloc.free_blocks() / 4 + 256
+    }
+
+    pub(super) fn step_checkpoint(&mut self) {
+        if self.failure.is_some() {
+            return;
+        }
+        self.checkpointing.step = match std::mem::take(&mut self.checkpointing.step) {
+            Step::None if self.is_checkpoint_due() => {
+                self.checkpointing.wanted = false;
+                let cut = self.last_seq;
+                let (batch, freed) = self.state.take_batch(cut + 1, 0);
+                self.state.pending.begin_checkpoint(cut);
+                self.counters.checkpoints += 1;
+                Step::InPlace { cut, batch, freed }
+            }
+            Step::InPlace { cut, batch, freed } => {
+                let in_place = self.state.pending.is_checkpoint_in_place();
+                if self.durable_seq >= cut && (in_place || self.has_canary(Canary::CheckpointBeforeData)) {
+                    if self.has_canary(Canary::CheckpointFlushLeftOut) {
+                        self.commit_index(cut, batch, freed)
+                    } else {
+                        self.counters.flushes += 1;
+                        self.queue_io(Purpose::CheckpointFlush, Io::Flush);
+                        Step::Flushing { cut, batch, freed }
+                    }
+                } else {
+                    Step::InPlace { cut, batch, freed }
+                }
+            }
+            Step::Committing { cut, freed } => match self.runner.finished() {
+                None => Step::Committing { cut, freed },
+                Some(Err(error)) => {
+                    self.fail(error);
+                    Step::None
+                }
+                Some(Ok(index_bytes)) => {
+                    if let Err(error) = self.committed(cut, freed, index_bytes) {
+                        self.fail(error);
+                    }
+                    Step::None
+                }
+            },
+            step => step,
+        };
+    }
+
+    pub(super) fn checkpoint_flushed(&mut self) {
+        self.checkpointing.step = match std::mem::take(&mut self.checkpointing.step) {
+            Step::Flushing { cut, batch, freed } => self.commit_index(cut, batch, freed),
+            step => step,
+        };
+    }
+
+    fn commit_index(&mut self, cut: u64, mut batch: Batch, freed: Vec<Freed>) -> Step {
+        batch.checkpoint.log_position = self.log.position_after(cut);
+        if self.has_canary(Canary::EarlyTrim) {
+            self.log.trim(cut);
+        }
+        self.runner.start(self.state.index(), batch);
+        Step::Committing { cut, freed }
+    }
+
+    fn committed(&mut self, cut: u64, mut freed: Vec<Freed>, index_bytes: u64) -> Result<(), StoreError> {
+        self.state.committed(index_bytes)?;
+        self.state.pending.end_checkpoint();
+        self.log.trim(cut);
+        self.starved = false;
+        freed.sort_unstable_by_key(|freed| freed.unit);
+        let least = DISCARD_BYTES_MIN / BLOCK_BYTES;
+        for run in freed.chunk_by(|a, b| a.unit + 1 == b.unit && a.discard == b.discard) {
+            let (first, count) = (run[0].unit, run.len() as u64);
+            if run[0].discard && count >= least && self.device.geometry().discard {
+                self.queue_io(
+                    Purpose::Discard { first, count },
+                    Io::Discard { offset: first * BLOCK_BYTES, len: count * BLOCK_BYTES },
+                );
+            } else {
+                self.discarded(first, count);
+            }
+        }
+        Ok(())
+    }
+
+    /// Blocks can be given out.
+    pub(super) fn discarded(&mut self, first: u64, count: u64) {
+        (first..first + count).for_each(|unit| self.state.alloc.release(unit));
+    }
+}

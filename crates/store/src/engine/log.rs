@@ -1,0 +1,162 @@
+//! The log ring: where records go, what is still needed of it, and reading it back.
+//!
+//! A record lies in one piece. One that does not fit before the ring's end lies at its start; a reader
+//! that finds no record where it expects one looks there too.
+
+use crate::device::BlockingDevice;
+use crate::error::StoreError;
+use crate::format::record::{HEADER_BYTES, Header};
+use crate::format::superblock::Superblock;
+use bytes::Bytes;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+/// The ring.
+#[derive(Debug)]
+pub struct Log {
+    store: [u8; 16],
+    offset: u64,
+    len: u64,
+    unit: u64,
+    /// Where the next record goes, if it fits.
+    head: u64,
+    used: u64,
+    records: VecDeque<Record>,
+}
+
+/// A record that is still needed.
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    position: u64,
+    last_seq: u64,
+    /// With what was left unused before it.
+    bytes: u64,
+}
+
+impl Log {
+    /// The ring of a store, empty, going on at a position.
+    pub fn new(superblock: &Superblock, head: u64) -> Self {
+        Log {
+            store: superblock.store,
+            offset: superblock.log_offset,
+            len: superblock.log_bytes,
+            unit: u64::from(superblock.log_unit_bytes),
+            head,
+            used: 0,
+            records: VecDeque::new(),
+        }
+    }
+
+    /// Bytes of a record with such a body.
+    pub fn record_bytes(&self, body: usize) -> u64 {
+        ((HEADER_BYTES + body) as u64).next_multiple_of(self.unit)
+    }
+
+    /// Share of the ring in use: (used, all).
+    pub fn usage(&self) -> (u64, u64) {
+        (self.used, self.len)
+    }
+
+    /// Position in the ring and bytes consumed, for a record of so many bytes; `None` if there is no room.
+    fn place(&self, bytes: u64) -> Option<(u64, u64)> {
+        let (position, consumed) = if self.head + bytes <= self.len {
+            (self.head, bytes)
+        } else {
+            (0, self.len - self.head + bytes)
+        };
+        (self.used + consumed <= self.len && bytes <= self.len).then_some((position, consumed))
+    }
+
+    /// Whether a record of so many bytes has room now.
+    pub fn has_room(&self, bytes: u64) -> bool {
+        self.place(bytes).is_some()
+    }
+
+    /// Takes the place of a record; returns its device offset. There must be room.
+    pub fn append(&mut self, bytes: u64, last_seq: u64) -> Option<u64> {
+        let (position, consumed) = self.place(bytes)?;
+        self.records.push_back(Record { position, last_seq, bytes: consumed });
+        self.used += consumed;
+        self.head = (position + bytes) % self.len;
+        Some(self.offset + position)
+    }
+
+    /// The header of a record.
+    pub fn header(&self, seq: u64, count: u32, body: &[u8]) -> [u8; HEADER_BYTES] {
+        let header = Header { seq, count, body_bytes: body.len() as u32, body_crc: crc32fast::hash(body) };
+        header.encode(&self.store)
+    }
+
+    /// Where the record with the transaction after `seq` starts, or will start.
+    pub fn position_after(&self, seq: u64) -> u64 {
+        self.records.iter().find(|record| record.last_seq > seq).map_or(self.head, |record| record.position)
+    }
+
+    /// Everything up to `seq` is not needed any more.
+    pub fn trim(&mut self, seq: u64) {
+        while let Some(record) = self.records.front().filter(|record| record.last_seq <= seq) {
+            self.used -= record.bytes;
+            self.records.pop_front();
+        }
+    }
+
+    /// Reads the next record that counts, which must hold transaction `next_seq`, and moves behind it.
+    /// `exact`: it must start with it, too.
+    pub fn read_next(
+        &mut self,
+        device: &dyn BlockingDevice,
+        next_seq: u64,
+        exact: bool,
+    ) -> Result<Option<(Header, u64, Bytes)>, StoreError> {
+        for position in [self.head, 0] {
+            let Some((header, body)) = self.read_at(device, position)? else { continue };
+            let holds = header.seq <= next_seq && next_seq < header.seq + u64::from(header.count);
+            if !holds || (exact && header.seq != next_seq) {
+                continue;
+            }
+            let bytes = self.record_bytes(body.len());
+            let unused = if position == self.head { 0 } else { self.len - self.head };
+            if self.used + unused + bytes > self.len {
+                // A ring never holds more than its length: this one is old.
+                continue;
+            }
+            self.used += unused + bytes;
+            self.head = (position + bytes) % self.len;
+            let last_seq = header.seq + u64::from(header.count) - 1;
+            self.records.push_back(Record { position, last_seq, bytes: unused + bytes });
+            return Ok(Some((header, self.offset + position, body)));
+        }
+        Ok(None)
+    }
+
+    fn read_at(
+        &self,
+        device: &dyn BlockingDevice,
+        position: u64,
+    ) -> Result<Option<(Header, Bytes)>, StoreError> {
+        if position + self.unit > self.len {
+            return Ok(None);
+        }
+        let read = |offset: u64, out: &mut [u8]| {
+            device.read_at(offset, out).map_err(|source| StoreError::Device {
+                action: "read the log",
+                offset,
+                source: Arc::new(source),
+            })
+        };
+        let mut first = vec![0; self.unit as usize];
+        read(self.offset + position, &mut first)?;
+        let Some(header) = Header::decode(&first, &self.store) else { return Ok(None) };
+        let body_bytes = header.body_bytes as usize;
+        if position + self.record_bytes(body_bytes) > self.len {
+            return Ok(None);
+        }
+        let mut body = vec![0; body_bytes];
+        let have = body_bytes.min(first.len() - HEADER_BYTES);
+        body[..have].copy_from_slice(&first[HEADER_BYTES..HEADER_BYTES + have]);
+        if have < body_bytes {
+            read(self.offset + position + self.unit, &mut body[have..])?;
+        }
+        Ok((crc32fast::hash(&body) == header.body_crc).then(|| (header, Bytes::from(body))))
+    }
+}

@@ -1,0 +1,327 @@
+//! Reads.
+
+use super::{Engine, Event, Purpose};
+use crate::canary::Canary;
+use crate::device::{AlignedBuf, Device, Io};
+use crate::error::{ReadError, SubmitError};
+use crate::format::values::Slot;
+use crate::key::object_key;
+use crate::limits::{BLOCK_BYTES, IO_BYTES_MAX};
+use bytes::{Bytes, BytesMut};
+use cairn_types::{ObjectId, PgId};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+
+const BLOCK: usize = BLOCK_BYTES as usize;
+/// Reads under way that are not for the same object in the same state are tried again when what they read
+/// was changed under them; so often at most before it counts as damage.
+const TRIES_MAX: u32 = 8;
+
+/// What to read.
+#[derive(Clone, Debug)]
+pub struct ReadRequest {
+    /// Collection.
+    pub pg: PgId,
+    /// Object.
+    pub object: ObjectId,
+    /// First byte.
+    pub offset: u64,
+    /// How many; what lies beyond the object's end is left out.
+    pub len: u64,
+}
+
+/// What was read.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadData {
+    /// The bytes; fewer than asked for at the object's end.
+    pub data: Bytes,
+    /// CRC-32 of each block of 4 KiB, holes too, as stored when it was written: when offset is a multiple
+    /// of 4 KiB, one for each block that begins in `data`; else empty. The last may cover zeros behind the
+    /// object's end.
+    pub checksums: Vec<u32>,
+}
+
+/// Reads that are not answered.
+#[derive(Debug, Default)]
+pub struct Reads {
+    active: BTreeMap<u64, Active>,
+    /// Wait for a transaction to be durable.
+    waiting: Vec<u64>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Active {
+    token: u64,
+    request: ReadRequest,
+    key: Bytes,
+    nid: u64,
+    /// First block, and the byte range within what the pieces make up.
+    first_block: u64,
+    skip: usize,
+    len: usize,
+    pieces: Vec<Piece>,
+    outstanding: usize,
+    tries: u32,
+    error: Option<ReadError>,
+}
+
+#[derive(Debug)]
+enum Piece {
+    Hole { blocks: usize },
+    Memory { data: Bytes, crc: u32 },
+    Device { slots: Vec<Slot>, buf: Option<AlignedBuf> },
+}
+
+impl Piece {
+    fn blocks(&self) -> usize {
+        match self {
+            Piece::Hole { blocks } => *blocks,
+            Piece::Memory { .. } => 1,
+            Piece::Device { slots, .. } => slots.len(),
+        }
+    }
+}
+
+impl Reads {
+    pub fn len(&self) -> usize {
+        self.active.len()
+    }
+
+    pub fn take_tokens(&mut self) -> Vec<u64> {
+        self.waiting.clear();
+        std::mem::take(&mut self.active).into_values().map(|active| active.token).collect()
+    }
+}
+
+impl<D: Device> Engine<D> {
+    /// Starts a read. Its [`Event::Read`] comes from [`Engine::poll`].
+    ///
+    /// # Errors
+    /// [`SubmitError::Busy`] when too many are under way.
+    pub fn read(&mut self, token: u64, request: ReadRequest) -> Result<(), SubmitError> {
+        self.check()?;
+        if self.reads.len() >= crate::limits::QUEUE_TRANSACTIONS_MAX {
+            return Err(SubmitError::Busy);
+        }
+        let key = object_key(request.pg, &request.object);
+        let id = self.reads.next;
+        self.reads.next += 1;
+        let active = Active {
+            token,
+            request,
+            key,
+            nid: 0,
+            first_block: 0,
+            skip: 0,
+            len: 0,
+            pieces: Vec::new(),
+            outstanding: 0,
+            tries: 0,
+            error: None,
+        };
+        self.reads.active.insert(id, active);
+        self.start_read(id);
+        Ok(())
+    }
+
+    /// Goes on with reads that waited.
+    pub(super) fn step_reads(&mut self) {
+        if self.reads.waiting.is_empty() {
+            return;
+        }
+        for id in std::mem::take(&mut self.reads.waiting) {
+            self.start_read(id);
+        }
+    }
+
+    fn start_read(&mut self, id: u64) {
+        let Some(mut active) = self.reads.active.remove(&id) else { return };
+        if self.unstable.contains_key(&active.key) {
+            self.reads.active.insert(id, active);
+            self.reads.waiting.push(id);
+            return;
+        }
+        match self.resolve(&mut active) {
+            Err(error) => self.events.push(Event::Read { token: active.token, result: Err(error) }),
+            Ok(()) => {
+                for (piece, content) in active.pieces.iter().enumerate() {
+                    if let Piece::Device { slots, .. } = content {
+                        active.outstanding += 1;
+                        let buf = self.pool.get(slots.len() * BLOCK);
+                        let offset = slots[0].unit * BLOCK_BYTES;
+                        self.queue_io(Purpose::Read { read: id, piece }, Io::Read { offset, buf });
+                    }
+                }
+                if active.outstanding == 0 {
+                    self.finish_read(active);
+                } else {
+                    self.reads.active.insert(id, active);
+                }
+            }
+        }
+    }
+
+    /// Where everything asked for is.
+    fn resolve(&mut self, active: &mut Active) -> Result<(), ReadError> {
+        let ReadRequest { pg, ref object, offset, len } = active.request;
+        let Some(head) = self.state.head(&active.key)? else {
+            return Err(ReadError::NoObject { pg, object: Box::new(object.clone()) });
+        };
+        let end = offset.saturating_add(len).min(head.size).max(offset);
+        active.nid = head.nid;
+        active.first_block = offset / BLOCK_BYTES;
+        active.skip = (offset % BLOCK_BYTES) as usize;
+        active.len = (end - offset) as usize;
+        active.pieces.clear();
+        if active.len == 0 {
+            return Ok(());
+        }
+        for block in active.first_block..end.div_ceil(BLOCK_BYTES) {
+            let slot = self.state.slot(head.nid, block)?;
+            if slot.is_hole() {
+                match active.pieces.last_mut() {
+                    Some(Piece::Hole { blocks }) => *blocks += 1,
+                    _ => active.pieces.push(Piece::Hole { blocks: 1 }),
+                }
+            } else if let Some(data) = self.state.pending.get(slot.unit) {
+                active.pieces.push(Piece::Memory { data: data.clone(), crc: slot.crc });
+            } else {
+                match active.pieces.last_mut() {
+                    Some(Piece::Device { slots, .. })
+                        if slots.len() < IO_BYTES_MAX / BLOCK
+                            && slots.last().is_some_and(|last| last.unit + 1 == slot.unit) =>
+                    {
+                        slots.push(slot);
+                    }
+                    _ => active.pieces.push(Piece::Device { slots: vec![slot], buf: None }),
+                }
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn piece_read(
+        &mut self,
+        id: u64,
+        piece: usize,
+        read: Option<AlignedBuf>,
+        result: io::Result<()>,
+    ) {
+        let Some(mut active) = self.reads.active.remove(&id) else { return };
+        active.outstanding -= 1;
+        let before: usize = active.pieces[..piece].iter().map(Piece::blocks).sum();
+        if let Piece::Device { slots, buf } = &mut active.pieces[piece] {
+            match result {
+                Ok(()) => *buf = read,
+                Err(source) => {
+                    active.error = Some(ReadError::Device {
+                        object: active.request.object.to_string().into(),
+                        offset: (active.first_block + before as u64) * BLOCK_BYTES,
+                        device_offset: slots[0].unit * BLOCK_BYTES,
+                        source: Arc::new(source),
+                    });
+                }
+            }
+        }
+        if active.outstanding > 0 {
+            self.reads.active.insert(id, active);
+            return;
+        }
+        if active.error.is_none() && !self.has_canary(Canary::NoChecksum) {
+            if let Some((block, slot, found)) = first_damaged(&active) {
+                active.tries += 1;
+                let is_still_there = self.state.slot(active.nid, block).is_ok_and(|now| now == slot)
+                    && self.state.pending.get(slot.unit).is_none();
+                if !is_still_there && active.tries < TRIES_MAX {
+                    // It was overwritten or moved meanwhile.
+                    self.reads.active.insert(id, active);
+                    self.start_read(id);
+                    return;
+                }
+                active.error = Some(ReadError::Corrupt {
+                    object: active.request.object.to_string().into(),
+                    offset: block * BLOCK_BYTES,
+                    device_offset: slot.unit * BLOCK_BYTES,
+                    expected: slot.crc,
+                    found,
+                });
+            }
+        }
+        self.finish_read(active);
+    }
+
+    fn finish_read(&mut self, mut active: Active) {
+        let result = match active.error.take() {
+            Some(error) => Err(error),
+            None => Ok(assemble(active.pieces, active.skip, active.len)),
+        };
+        if let Ok(read) = &result {
+            self.counters.read_bytes += read.data.len() as u64;
+        }
+        self.events.push(Event::Read { token: active.token, result });
+    }
+}
+
+/// The first block whose content is not what its slot says: (block, slot, checksum found).
+fn first_damaged(active: &Active) -> Option<(u64, Slot, u32)> {
+    let mut block = active.first_block;
+    for piece in &active.pieces {
+        if let Piece::Device { slots, buf: Some(buf) } = piece {
+            for (at, (slot, content)) in slots.iter().zip(buf.chunks_exact(BLOCK)).enumerate() {
+                let found = crc32fast::hash(content);
+                if found != slot.crc {
+                    return Some((block + at as u64, *slot, found));
+                }
+            }
+        }
+        block += piece.blocks() as u64;
+    }
+    None
+}
+
+fn assemble(pieces: Vec<Piece>, skip: usize, len: usize) -> ReadData {
+    let mut checksums = Vec::new();
+    if skip == 0 {
+        for piece in &pieces {
+            match piece {
+                Piece::Hole { blocks } => checksums.extend(std::iter::repeat_n(crc_of_zeros(), *blocks)),
+                Piece::Memory { crc, .. } => checksums.push(*crc),
+                Piece::Device { slots, .. } => checksums.extend(slots.iter().map(|slot| slot.crc)),
+            }
+        }
+    }
+    let mut contents = pieces.into_iter().map(|piece| match piece {
+        Piece::Hole { blocks } => Bytes::from(vec![0; blocks * BLOCK]),
+        Piece::Memory { data, .. } => data,
+        Piece::Device { buf, .. } => buf.map_or_else(Bytes::new, Bytes::from_owner),
+    });
+    let data = match (contents.next(), contents.next()) {
+        (None, _) => Bytes::new(),
+        // The common case: one piece, not copied.
+        (Some(only), None) => only,
+        (Some(first), Some(second)) => {
+            let mut all = BytesMut::with_capacity(skip + len + BLOCK);
+            all.extend_from_slice(&first);
+            all.extend_from_slice(&second);
+            contents.for_each(|content| all.extend_from_slice(&content));
+            all.freeze()
+        }
+    };
+    let data = data.slice(skip.min(data.len())..(skip + len).min(data.len()));
+    ReadData { data, checksums }
+}
+
+fn crc_of_zeros() -> u32 {
+    // Of 4096 zero bytes; a test holds it to that.
+    0xc71c_0011
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn the_checksum_of_a_hole_is_that_of_zeros() {
+        assert_eq!(super::crc_of_zeros(), crc32fast::hash(&[0; super::BLOCK]));
+    }
+}

@@ -1,0 +1,85 @@
+//! Who commits checkpoints to the index.
+
+use crate::device::Waker;
+use crate::error::StoreError;
+use crate::index::{Batch, Index};
+use std::fmt;
+use std::io;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+
+/// Commits one batch at a time.
+pub trait IndexRunner: Send + fmt::Debug {
+    /// Takes a batch on. None is under way.
+    fn start(&mut self, index: &Arc<Index>, batch: Batch);
+    /// The result of the batch taken on, once.
+    fn finished(&mut self) -> Option<Result<u64, StoreError>>;
+}
+
+/// Commits on the caller's thread: for tests, simulation and offline tools.
+#[derive(Debug, Default)]
+pub struct Inline {
+    result: Option<Result<u64, StoreError>>,
+}
+
+impl IndexRunner for Inline {
+    fn start(&mut self, index: &Arc<Index>, batch: Batch) {
+        self.result = Some(index.commit(&batch));
+    }
+
+    fn finished(&mut self) -> Option<Result<u64, StoreError>> {
+        self.result.take()
+    }
+}
+
+/// Commits on a thread of its own, so that no writer waits for a checkpoint.
+#[derive(Debug)]
+pub struct Threaded {
+    jobs: SyncSender<(Arc<Index>, Batch)>,
+    results: Receiver<Result<u64, StoreError>>,
+    running: bool,
+}
+
+impl Threaded {
+    /// Starts the thread, which ends with this value. `waker` wakes the engine's device when a batch is done.
+    ///
+    /// # Errors
+    /// When no thread can be started.
+    pub fn new(waker: Arc<dyn Waker>) -> io::Result<Self> {
+        let (jobs, next) = sync_channel::<(Arc<Index>, Batch)>(1);
+        let (done, results) = sync_channel(1);
+        std::thread::Builder::new().name("store-index".into()).spawn(move || {
+            for (index, batch) in next {
+                let result = index.commit(&batch);
+                // Before the engine hears of it, so that it is the last to hold the index when it closes.
+                drop((index, batch));
+                if done.send(result).is_err() {
+                    return;
+                }
+                waker.wake();
+            }
+        })?;
+        Ok(Threaded { jobs, results, running: false })
+    }
+}
+
+impl IndexRunner for Threaded {
+    fn start(&mut self, index: &Arc<Index>, batch: Batch) {
+        // The channel has room for the one batch there is; a thread that is gone shows in `finished`.
+        self.running = true;
+        let _ = self.jobs.try_send((Arc::clone(index), batch));
+    }
+
+    fn finished(&mut self) -> Option<Result<u64, StoreError>> {
+        match self.results.try_recv() {
+            Ok(result) => {
+                self.running = false;
+                Some(result)
+            }
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                std::mem::take(&mut self.running).then_some(Err(StoreError::Closed))
+            }
+        }
+    }
+}

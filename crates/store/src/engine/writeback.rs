@@ -1,0 +1,35 @@
+//! Putting logged data in its place.
+
+use super::{Engine, Purpose};
+use crate::canary::Canary;
+use crate::device::{Device, Io};
+use crate::limits::{BLOCK_BYTES, DIRTY_BYTES_START, WRITEBACK_BYTES_MAX, WRITEBACK_DEPTH};
+
+const RUN_MAX: usize = WRITEBACK_BYTES_MAX / BLOCK_BYTES as usize;
+
+impl<D: Device> Engine<D> {
+    /// Writes what the running checkpoint needs; without one, what is above the bound of what may lie.
+    pub(super) fn write_back(&mut self) {
+        while self.writebacks < WRITEBACK_DEPTH && self.failure.is_none() {
+            let durable = if self.has_canary(Canary::EarlyWriteBack) { u64::MAX } else { self.durable_seq };
+            let mut due = self.state.pending.next_for_checkpoint(RUN_MAX, durable);
+            let background =
+                self.state.pending.bytes() > DIRTY_BYTES_START || self.has_canary(Canary::EarlyWriteBack);
+            if due.is_empty() && background {
+                due = self.state.pending.next_in_background(RUN_MAX, durable);
+            }
+            let Some(first) = due.first().map(|due| due.unit) else { return };
+            let mut buf = self.pool.get(due.len() * BLOCK_BYTES as usize);
+            for (block, due) in buf.chunks_exact_mut(BLOCK_BYTES as usize).zip(&due) {
+                block.copy_from_slice(&due.data);
+            }
+            self.state.pending.begin_write(&due);
+            self.counters.writeback_bytes += buf.len() as u64;
+            self.writebacks += 1;
+            self.queue_io(
+                Purpose::WriteBack(due),
+                Io::Write { offset: first * BLOCK_BYTES, buf, durable: false },
+            );
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! Index keys of collections and objects: their order as bytes is the order of listing.
+//!
+//! An object's key is pool (sign flipped) and seed of its group, its hash with the bits reversed, then
+//! namespace, locator key and name, each ended, then the snapshot: objects of a group stand in the order
+//! in which a split of the group, and backfill, want them.
+
+use bytes::Bytes;
+use cairn_types::{ObjectId, PgId, PoolId, SnapId};
+
+/// Bytes of a collection's part.
+const PG_BYTES: usize = 12;
+
+/// A collection's key, and the prefix of its objects' keys.
+pub fn pg_key(pg: PgId) -> [u8; PG_BYTES] {
+    let mut key = [0; PG_BYTES];
+    key[..8].copy_from_slice(&((pg.pool.0 as u64) ^ (1 << 63)).to_be_bytes());
+    key[8..].copy_from_slice(&pg.seed.to_be_bytes());
+    key
+}
+
+/// The collection that a key names or is in.
+pub fn pg_of(key: &[u8]) -> Option<PgId> {
+    let pool = u64::from_be_bytes(key.get(..8)?.try_into().ok()?) ^ (1 << 63);
+    let seed = u32::from_be_bytes(key.get(8..PG_BYTES)?.try_into().ok()?);
+    Some(PgId { pool: PoolId(pool as i64), seed })
+}
+
+/// An object's key.
+pub fn object_key(pg: PgId, object: &ObjectId) -> Bytes {
+    let names = [&object.namespace, &object.key, &object.name];
+    let mut key = Vec::with_capacity(PG_BYTES + 4 + names.iter().map(|n| n.len() + 2).sum::<usize>() + 16);
+    key.extend_from_slice(&pg_key(pg));
+    key.extend_from_slice(&object.hash.reverse_bits().to_be_bytes());
+    for name in names {
+        // 0 ends a part; a 0 within it is followed by 255, the end by 1.
+        for &byte in name.as_bytes() {
+            key.push(byte);
+            if byte == 0 {
+                key.push(0xff);
+            }
+        }
+        key.extend_from_slice(&[0, 1]);
+    }
+    key.extend_from_slice(&object.snap.0.to_be_bytes());
+    // Usually the group's pool; said again for the objects that are kept under another.
+    key.extend_from_slice(&object.pool.0.to_be_bytes());
+    Bytes::from(key)
+}
+
+/// What a key names; `None` if it is no object's.
+pub fn object_of(key: &[u8]) -> Option<(PgId, ObjectId)> {
+    let pg = pg_of(key)?;
+    let hash = u32::from_be_bytes(key.get(PG_BYTES..PG_BYTES + 4)?.try_into().ok()?).reverse_bits();
+    let mut rest = &key[PG_BYTES + 4..];
+    let mut part = || {
+        let mut name = Vec::new();
+        loop {
+            match *rest {
+                [0, 1, ref after @ ..] => {
+                    rest = after;
+                    return String::from_utf8(name).ok();
+                }
+                [0, 0xff, ref after @ ..] => {
+                    name.push(0);
+                    rest = after;
+                }
+                [0, ..] | [] => return None,
+                [byte, ref after @ ..] => {
+                    name.push(byte);
+                    rest = after;
+                }
+            }
+        }
+    };
+    let (namespace, locator, name) = (part()?, part()?, part()?);
+    let (snap, pool) = rest.split_at_checked(8)?;
+    let snap = SnapId(u64::from_be_bytes(snap.try_into().ok()?));
+    let pool = PoolId(i64::from_be_bytes(pool.try_into().ok()?));
+    Some((pg, ObjectId { pool, hash, namespace, key: locator, name, snap }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn object(namespace: &str, name: &str, hash: u32) -> ObjectId {
+        let (namespace, name) = (namespace.to_owned(), name.to_owned());
+        ObjectId { pool: PoolId(3), hash, namespace, key: String::new(), name, snap: SnapId::HEAD }
+    }
+
+    #[test]
+    fn a_key_gives_back_what_it_was_made_of() {
+        let pg = PgId { pool: PoolId(-2), seed: 0x1f };
+        for name in ["", "a", "a\0b", "\0", "\0\x01", "päth/ö"] {
+            let object = object("n\0s", name, 0x1234_5678);
+            assert_eq!(object_of(&object_key(pg, &object)), Some((pg, object)), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn keys_stand_in_the_order_of_listing() {
+        let pg = PgId { pool: PoolId(1), seed: 2 };
+        let order = [
+            object("", "a", 0),
+            object("", "a\0", 0),
+            object("", "ab", 0),
+            object("x", "a", 0),
+            object("", "a", 0x8000_0000),
+            object("", "a", 1),
+        ];
+        let keys: Vec<Bytes> = order.iter().map(|object| object_key(pg, object)).collect();
+        assert!(keys.is_sorted(), "{keys:?}");
+        assert!(keys[5] < object_key(PgId { seed: 3, ..pg }, &order[0]));
+        assert!(object_key(PgId { pool: PoolId(-1), seed: 9 }, &order[5]) < keys[0]);
+    }
+}
