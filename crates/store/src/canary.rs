@@ -16,8 +16,6 @@ pub enum Canary {
     EarlyReuse,
     /// A checkpoint is committed before its blocks are in place.
     CheckpointBeforeData,
-    /// A checkpoint is committed without the flush after its blocks.
-    CheckpointFlushLeftOut,
     /// The log lets go of records before the checkpoint is committed.
     EarlyTrim,
     /// Blocks are written over before their record is durable.

@@ -54,8 +54,9 @@ pub const WRITEBACK_BYTES_MAX: usize = 128 << 10;
 /// Share of the log ring (1 / n) whose use starts a checkpoint.
 pub const CHECKPOINT_LOG_SHARE: u64 = 2;
 
-/// Index entries changed since the last checkpoint that start one: bounds its memory and its length.
-pub const CHECKPOINT_ENTRIES: usize = 64 << 10;
+/// Index entries changed since the last checkpoint that start one. Taking them out of the running state
+/// is the one part of a checkpoint that a writer waits for, at well under a microsecond an entry.
+pub const CHECKPOINT_ENTRIES: usize = 8 << 10;
 
 /// Of the index region's capacity, the share (1 / n) that entries may come to, by the bytes of their
 /// keys and values. The rest is what a copy-on-write tree needs: half-empty pages, the pages of the

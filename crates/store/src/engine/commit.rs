@@ -14,6 +14,9 @@ use std::sync::Arc;
 /// Payload not in place yet, above which nothing more is sequenced: bounds memory.
 const DIRTY_BYTES_MAX: usize = 4 * DIRTY_BYTES_START;
 
+/// Data on its way to fresh blocks, above which nothing more is sequenced.
+const ARRIVING_BYTES_MAX: usize = 64 << 20;
+
 /// A transaction that is sequenced.
 #[derive(Debug)]
 pub struct Staged {
@@ -21,6 +24,8 @@ pub struct Staged {
     seq: u64,
     /// Its mutations, encoded.
     body: Vec<u8>,
+    /// Of the log, if it gets a record of its own.
+    record_bytes: u64,
     payload_bytes: usize,
     /// Writes to fresh blocks not finished.
     arriving: usize,
@@ -71,8 +76,9 @@ impl<D: Device> Engine<D> {
     /// Sequences as many queued transactions as may be.
     pub(super) fn sequence(&mut self) {
         while !self.starved && self.failure.is_none() {
-            let staged_bytes: usize = self.staged.iter().map(|staged| staged.body.len()).sum();
-            let is_full = staged_bytes >= RECORD_BYTES_MAX || self.state.pending.bytes() >= DIRTY_BYTES_MAX;
+            let is_full = self.staged_bytes >= 2 * RECORD_BYTES_MAX as u64
+                || self.arriving_bytes >= ARRIVING_BYTES_MAX
+                || self.state.pending.bytes() >= DIRTY_BYTES_MAX;
             if is_full || self.queue.is_empty() {
                 return;
             }
@@ -82,7 +88,7 @@ impl<D: Device> Engine<D> {
             let payload_bytes = payload_bytes(transaction);
             let plan = match result {
                 Ok(plan) => plan,
-                Err(PlanError::AfterCheckpoint(_)) => {
+                Err(PlanError::AfterCheckpoint) => {
                     self.starved = true;
                     return;
                 }
@@ -91,6 +97,14 @@ impl<D: Device> Engine<D> {
                     continue;
                 }
             };
+            // Whatever is staged can be recorded without waiting for a checkpoint, for a checkpoint waits
+            // for it.
+            let record_bytes = self.log.record_bytes(plan.record_bytes());
+            let longest = self.log.record_bytes(self.body_bytes_max());
+            if !self.log.has_room_for_all(self.staged_bytes + record_bytes, longest) {
+                self.state.abandon(plan);
+                return;
+            }
             self.queue.pop_front();
             let seq = self.last_seq + 1;
             let mut body = Vec::with_capacity(128 + payload_bytes.min(64 << 10));
@@ -126,6 +140,7 @@ impl<D: Device> Engine<D> {
                     let piece = data.slice(piece..data.len().min(piece + IO_BYTES_MAX));
                     let unit = unit + (at * IO_BYTES_MAX) as u64 / BLOCK_BYTES;
                     let buf = self.buffer_of(&piece);
+                    self.arriving_bytes += piece.len();
                     self.state.arriving.insert(unit, piece);
                     self.queue_io(
                         Purpose::Direct { seq, unit },
@@ -135,8 +150,19 @@ impl<D: Device> Engine<D> {
                 }
             }
             let unflushed = arriving > 0;
+            let record_bytes = self.log.record_bytes(body.len());
+            self.staged_bytes += record_bytes;
             let keys = plan.keys.into_iter().collect();
-            self.staged.push_back(Staged { token, seq, body, payload_bytes, arriving, unflushed, keys });
+            self.staged.push_back(Staged {
+                token,
+                seq,
+                body,
+                record_bytes,
+                payload_bytes,
+                arriving,
+                unflushed,
+                keys,
+            });
         }
     }
 
@@ -147,7 +173,9 @@ impl<D: Device> Engine<D> {
     }
 
     pub(super) fn data_arrived(&mut self, seq: u64, unit: u64) {
-        self.state.arriving.remove(&unit);
+        if let Some(data) = self.state.arriving.remove(&unit) {
+            self.arriving_bytes -= data.len();
+        }
         if let Some(staged) = self.staged.iter_mut().find(|staged| staged.seq == seq) {
             staged.arriving -= 1;
         }
@@ -196,10 +224,6 @@ impl<D: Device> Engine<D> {
     /// Writes the first staged transactions as one record.
     fn record(&mut self, count: usize, body_bytes: usize) {
         let record_bytes = self.log.record_bytes(body_bytes);
-        if !self.log.has_room(record_bytes) {
-            // A checkpoint makes room; it is under way, or `step_checkpoint` starts it.
-            return;
-        }
         let mut group = Group::default();
         let mut buf: AlignedBuf = self.pool.get(record_bytes as usize);
         buf.set_len(record_bytes as usize);
@@ -210,6 +234,7 @@ impl<D: Device> Engine<D> {
             at += staged.body.len();
             first_seq = if first_seq == 0 { staged.seq } else { first_seq };
             group.last_seq = staged.seq;
+            self.staged_bytes -= staged.record_bytes;
             group.tokens.push(staged.token);
             group.payload_bytes += staged.payload_bytes;
             group.keys.extend(staged.keys);
@@ -217,7 +242,8 @@ impl<D: Device> Engine<D> {
         buf[at..].fill(0);
         let header = self.log.header(first_seq, count as u32, &buf[HEADER_BYTES..at]);
         buf[..HEADER_BYTES].copy_from_slice(&header);
-        let Some(offset) = self.log.append(record_bytes, group.last_seq) else { return };
+        let offset =
+            self.log.append(record_bytes, group.last_seq).expect("room was made sure of when sequencing");
         self.counters.records += 1;
         self.counters.log_bytes += record_bytes;
         let alone = self.device.in_flight() == 0 && self.backlog.is_empty() && self.queue.is_empty();

@@ -67,9 +67,10 @@ impl Log {
         (self.used + consumed <= self.len && bytes <= self.len).then_some((position, consumed))
     }
 
-    /// Whether a record of so many bytes has room now.
-    pub fn has_room(&self, bytes: u64) -> bool {
-        self.place(bytes).is_some()
+    /// Whether records of so many bytes together, none longer than `longest`, have room wherever they begin:
+    /// at the ring's end less than the longest is left unused.
+    pub fn has_room_for_all(&self, bytes: u64, longest: u64) -> bool {
+        self.used + bytes + longest <= self.len
     }
 
     /// Takes the place of a record; returns its device offset. There must be room.

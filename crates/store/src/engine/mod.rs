@@ -123,6 +123,10 @@ pub struct Engine<D: Device> {
     queue_bytes: usize,
     /// Sequenced, not in a record yet.
     staged: VecDeque<Staged>,
+    /// Of the log, for what is staged.
+    staged_bytes: u64,
+    /// Data being written to fresh blocks.
+    arriving_bytes: usize,
     commit: Commit,
     /// Last transaction sequenced.
     last_seq: u64,

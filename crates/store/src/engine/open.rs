@@ -183,6 +183,8 @@ impl<D: Device> Engine<D> {
             queue: VecDeque::new(),
             queue_bytes: 0,
             staged: VecDeque::new(),
+            staged_bytes: 0,
+            arriving_bytes: 0,
             commit: Commit::default(),
             last_seq,
             durable_seq: last_seq,

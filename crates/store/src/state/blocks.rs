@@ -255,7 +255,7 @@ impl Planner<'_> {
                 let error = TransactionError::NoSpace { wanted: wanted * BLOCK_BYTES, free };
                 Err(match alloc.waiting_blocks() {
                     0 => PlanError::Refused(error),
-                    _ => PlanError::AfterCheckpoint(error),
+                    _ => PlanError::AfterCheckpoint,
                 })
             }
         }

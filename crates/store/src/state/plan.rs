@@ -30,7 +30,7 @@ pub enum PlanError {
     /// Not at all.
     Refused(TransactionError),
     /// Not before a checkpoint has given back freed space.
-    AfterCheckpoint(TransactionError),
+    AfterCheckpoint,
 }
 
 impl<E: Into<TransactionError>> From<E> for PlanError {
@@ -66,6 +66,13 @@ pub(super) struct Planner<'a> {
     next_nid: u64,
     /// Does nothing but free: may use the reserves.
     pub removes: bool,
+}
+
+impl Plan {
+    /// Bytes of its mutations in a record, at most.
+    pub fn record_bytes(&self) -> usize {
+        self.mutations.iter().map(encoded_bytes).sum::<usize>() + 4
+    }
 }
 
 impl State {
@@ -119,14 +126,13 @@ impl Planner<'_> {
         for op in &transaction.ops {
             self.op(op)?;
         }
-        let bytes: usize = self.plan.mutations.iter().map(encoded_bytes).sum();
-        limit("a transaction's record", bytes, record_bytes_max)?;
+        limit("a transaction's record", self.plan.record_bytes(), record_bytes_max)?;
         let entries: u64 = self.plan.mutations.iter().map(entry_bytes).sum();
         if !self.state.index_has_room(entries, self.removes) {
             // What is added since the checkpoint is an estimate from above: a checkpoint makes it exact.
             return Err(match self.state.added_bytes + self.state.committing_bytes {
                 0 => PlanError::Refused(TransactionError::IndexFull),
-                _ => PlanError::AfterCheckpoint(TransactionError::IndexFull),
+                _ => PlanError::AfterCheckpoint,
             });
         }
         Ok(())

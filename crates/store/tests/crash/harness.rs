@@ -21,7 +21,11 @@ pub trait Subject: Sync {
 
     /// Bytes of the device its workloads run on.
     fn len_bytes(&self) -> u64;
-    fn format(&self, device: &dyn BlockingDevice) -> Result<(), String>;
+    fn format(&self, device: Arc<dyn BlockingDevice>) -> Result<(), String>;
+    /// Brings a formatted device to where its history starts, still empty.
+    fn settle(&self, _device: SimDevice) -> Result<(), String> {
+        Ok(())
+    }
     /// Faults of the medium that its workloads run on.
     fn prepare(&self, _medium: &SimHandle) {}
     fn open(&self, device: SimDevice) -> Result<Self::Store, String>;
@@ -99,9 +103,11 @@ pub fn torture<S: Subject>(
         let options =
             SimOptions { sector_bytes: if seed.is_multiple_of(8) { 4096 } else { 512 }, ..options(&mut rng) };
         let device = SimDevice::new(subject.len_bytes(), options);
-        subject.format(&*device.handle().blocking())?;
+        let handle = device.handle();
+        subject.format(handle.blocking())?;
+        subject.settle(device)?;
         // Formatting is not atomic; the history starts with a formatted device at rest.
-        let image = device.handle().power_cut(&Cut::LoseAll);
+        let image = handle.power_cut(&Cut::LoseAll);
         run(subject, image, options, State::default(), 0, effort.transactions, seed, &mut rng)
     })
     .map_err(|problem| fail("workload", problem))?;

@@ -110,7 +110,7 @@ impl Subject for Journal {
         LEN
     }
 
-    fn format(&self, _device: &dyn BlockingDevice) -> Result<(), String> {
+    fn format(&self, _device: Arc<dyn BlockingDevice>) -> Result<(), String> {
         Ok(())
     }
 

@@ -1,12 +1,15 @@
 //! Power cuts at every write and flush boundary of random workloads, and proof that the test sees
 //! what it should: each protection left out is caught.
 
+mod engine;
 mod harness;
 mod journal;
 mod model;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
+use cairn_store::Canary;
+use engine::Store;
 use harness::{Effort, Failure, Subject, torture};
 use journal::{Flaw, Journal};
 
@@ -58,5 +61,39 @@ fn a_journal_without_any_one_protection_is_caught() {
     ] {
         let failure = crash_points(&Journal::new(flaw), 5_000, 1, EFFORT).expect_err("caught");
         eprintln!("{flaw:?}: {failure}");
+    }
+}
+
+/// Crash points of one run; `CAIRN_CRASH_POINTS` sets another number (the long mode is 10^7), and
+/// `CAIRN_CRASH_SEED` the first seed.
+const CRASH_POINTS: u64 = 100_000;
+
+fn setting(name: &str, default: u64) -> u64 {
+    std::env::var(name).map_or(default, |value| value.parse().expect("a number"))
+}
+
+#[test]
+fn a_power_cut_at_any_boundary_leaves_a_prefix_with_everything_acknowledged() {
+    let wanted = setting("CAIRN_CRASH_POINTS", CRASH_POINTS);
+    let points = crash_points(&Store { canary: None }, wanted, setting("CAIRN_CRASH_SEED", 1), EFFORT)
+        .unwrap_or_else(|failure| panic!("{failure}"));
+    println!("{points} crash points");
+}
+
+#[test]
+fn a_store_without_any_one_protection_is_caught() {
+    for canary in [
+        Canary::FlushLeftOut,
+        Canary::RecordBeforeData,
+        Canary::EarlyAcknowledgement,
+        Canary::RecordNotDurable,
+        Canary::EarlyReuse,
+        Canary::CheckpointBeforeData,
+        Canary::EarlyTrim,
+        Canary::EarlyWriteBack,
+    ] {
+        let found = crash_points(&Store { canary: Some(canary) }, CRASH_POINTS, 1, EFFORT);
+        let failure = found.err().unwrap_or_else(|| panic!("{canary:?} was not caught"));
+        eprintln!("{canary:?}: {failure}");
     }
 }
