@@ -97,6 +97,11 @@ impl Allocator {
         std::mem::take(&mut self.dirty_chunks)
     }
 
+    /// Device block of the first.
+    pub fn base(&self) -> u64 {
+        self.base
+    }
+
     /// Blocks in all.
     pub fn blocks(&self) -> u64 {
         self.blocks

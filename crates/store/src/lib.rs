@@ -12,6 +12,7 @@ pub mod device;
 pub mod engine;
 mod error;
 pub mod format;
+pub mod fsck;
 mod index;
 mod key;
 pub mod limits;

@@ -15,6 +15,7 @@
 mod buffer;
 pub mod checked;
 pub mod file;
+pub mod overlay;
 pub mod sim;
 mod threads;
 mod uring;

@@ -15,8 +15,8 @@
 
 mod checkpoint;
 mod commit;
-mod log;
-mod open;
+pub(crate) mod log;
+pub(crate) mod open;
 mod query;
 mod read;
 pub mod runner;

@@ -241,7 +241,7 @@ pub(crate) fn load(
     Ok((state, log, next_seq - 1))
 }
 
-fn take_transaction(reader: &mut Reader) -> Result<Bytes, Malformed> {
+pub(crate) fn take_transaction(reader: &mut Reader) -> Result<Bytes, Malformed> {
     let len = reader.u32()? as usize;
     reader.take(len)
 }
@@ -255,6 +255,6 @@ fn replay(state: &mut State, transaction: Bytes, seq: u64) -> Result<(), Option<
     Ok(())
 }
 
-fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

@@ -79,7 +79,7 @@ impl Superblock {
         out
     }
 
-    fn decode(block: &[u8]) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn decode(block: &[u8]) -> Result<Option<Self>, StoreError> {
         const FIELDS: usize = 8 + 4 + 4 + 8 + 16 + 16 + 4 + 4 + 7 * 8;
         let Some(fields) = block.get(..FIELDS) else { return Ok(None) };
         if &fields[..8] != MAGIC {

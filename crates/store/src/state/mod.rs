@@ -6,6 +6,7 @@ mod blocks;
 mod cache;
 pub mod pending;
 mod plan;
+mod walk;
 
 pub use apply::{Freed, Misfit};
 pub use plan::PlanError;
