@@ -7,6 +7,7 @@ use bytes::Bytes;
 use cairn_store::device::sim::SimDevice;
 use cairn_store::device::{BlockingDevice, Wait};
 use cairn_store::engine::runner::Inline;
+use cairn_store::fsck::{self, FsckOptions};
 use cairn_store::{Canary, CreateOptions, Engine, Event, Op, OpenOptions, ReadRequest, Transaction};
 use cairn_types::PgId;
 
@@ -170,7 +171,9 @@ impl Subject for Store {
         Ok(state)
     }
 
-    fn fsck(&self, _device: Arc<dyn BlockingDevice>) -> Result<(), String> {
-        Ok(())
+    fn fsck(&self, device: Arc<dyn BlockingDevice>) -> Result<(), String> {
+        let report = fsck::check(&device, &FsckOptions { deep: true, repair: false }, &mut |_, _| {})
+            .map_err(|error| error.to_string())?;
+        if report.is_clean() { Ok(()) } else { Err(report.to_string()) }
     }
 }
