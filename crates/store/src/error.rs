@@ -78,12 +78,25 @@ pub enum StoreError {
     /// The index library reports an error.
     #[error("the index failed: {0}")]
     Index(Arc<redb::Error>),
+    /// A part of the program gave up on what it met: a page of the index with a right checksum and a content
+    /// that cannot be, or a bug.
+    #[error("a panic in the store: {0}; check it with `cairn store fsck`")]
+    Panicked(Arc<str>),
     /// A write, flush or index error happened before; nothing is written since.
     #[error("the store stopped after an error and must be opened anew: {0}")]
     Poisoned(Arc<StoreError>),
     /// The thread that owns the store is gone.
     #[error("the store is closed")]
     Closed,
+}
+
+impl StoreError {
+    /// Of what `catch_unwind` caught.
+    pub(crate) fn of_panic(payload: &(dyn std::any::Any + Send)) -> Self {
+        let text = payload.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| payload.downcast_ref::<&str>().copied());
+        StoreError::Panicked(text.unwrap_or("without a word").into())
+    }
 }
 
 /// Where stored data contradicts itself.

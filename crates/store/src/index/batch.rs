@@ -33,6 +33,10 @@ pub struct Batch {
 impl Index {
     /// Makes a batch durable, all or nothing, and returns the bytes of entries there are then.
     pub fn commit(&self, batch: &Batch) -> Result<u64, StoreError> {
+        super::guarded(|| self.commit_unguarded(batch))
+    }
+
+    fn commit_unguarded(&self, batch: &Batch) -> Result<u64, StoreError> {
         let mut txn = self.db.begin_write().map_err(IndexError)?;
         // Two phases, and the free pages kept: opening after a crash does not walk the index, and never
         // looks at a page of a commit that did not end.

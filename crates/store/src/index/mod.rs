@@ -15,6 +15,7 @@ use cairn_types::PgId;
 use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefinition};
 use std::collections::BTreeSet;
 use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
@@ -56,11 +57,13 @@ impl Index {
         (offset, len): (u64, u64),
         checkpoint: Checkpoint,
     ) -> Result<(), StoreError> {
-        let region =
-            CheckedRegion::create(device, offset, len).map_err(device_error("make the index", offset))?;
-        let db = Database::builder().create_with_backend(region).map_err(IndexError)?;
-        let index = Index { db, capacity_bytes: CheckedRegion::capacity_bytes(len) };
-        index.commit(&Batch { checkpoint, ..Batch::default() }).map(drop)
+        guarded(|| {
+            let region =
+                CheckedRegion::create(device, offset, len).map_err(device_error("make the index", offset))?;
+            let db = Database::builder().create_with_backend(region).map_err(IndexError)?;
+            let index = Index { db, capacity_bytes: CheckedRegion::capacity_bytes(len) };
+            index.commit(&Batch { checkpoint, ..Batch::default() }).map(drop)
+        })
     }
 
     /// Opens it, with a page cache of so many bytes.
@@ -69,13 +72,15 @@ impl Index {
         (offset, len): (u64, u64),
         cache_bytes: usize,
     ) -> Result<Self, StoreError> {
-        let region =
-            CheckedRegion::open(device, offset, len).map_err(device_error("open the index", offset))?;
-        let db = Database::builder()
-            .set_cache_size(cache_bytes)
-            .create_with_backend(region)
-            .map_err(IndexError)?;
-        Ok(Index { db, capacity_bytes: CheckedRegion::capacity_bytes(len) })
+        guarded(|| {
+            let region =
+                CheckedRegion::open(device, offset, len).map_err(device_error("open the index", offset))?;
+            let db = Database::builder()
+                .set_cache_size(cache_bytes)
+                .create_with_backend(region)
+                .map_err(IndexError)?;
+            Ok(Index { db, capacity_bytes: CheckedRegion::capacity_bytes(len) })
+        })
     }
 
     /// Bytes of keys and values it can hold; see [`crate::limits::INDEX_FILL_SHARE`].
@@ -85,12 +90,14 @@ impl Index {
 
     /// The last checkpoint, to be read while another is written.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        let txn = self.db.begin_read().map_err(IndexError)?;
-        Ok(Snapshot {
-            heads: txn.open_table(HEADS).map_err(IndexError)?,
-            shards: txn.open_table(SHARDS).map_err(IndexError)?,
-            omap: txn.open_table(OMAP).map_err(IndexError)?,
-            refs: txn.open_table(REFS).map_err(IndexError)?,
+        guarded(|| {
+            let txn = self.db.begin_read().map_err(IndexError)?;
+            Ok(Snapshot {
+                heads: txn.open_table(HEADS).map_err(IndexError)?,
+                shards: txn.open_table(SHARDS).map_err(IndexError)?,
+                omap: txn.open_table(OMAP).map_err(IndexError)?,
+                refs: txn.open_table(REFS).map_err(IndexError)?,
+            })
         })
     }
 
@@ -99,54 +106,62 @@ impl Index {
         &self,
         mut chunk: impl FnMut(u32, &[u8]) -> bool,
     ) -> Result<(Checkpoint, BTreeSet<PgId>), StoreError> {
-        let txn = self.db.begin_read().map_err(IndexError)?;
-        let meta = txn.open_table(META).map_err(IndexError)?;
-        let value = meta.get(CHECKPOINT).map_err(IndexError)?.ok_or(Damage::NoCheckpoint)?;
-        let checkpoint = Checkpoint::decode(Bytes::copy_from_slice(value.value()))
-            .map_err(|_| Damage::Entry { table: "meta", key: "checkpoint".into() })?;
-        let mut collections = BTreeSet::new();
-        for entry in txn.open_table(COLLECTIONS).map_err(IndexError)?.iter().map_err(IndexError)? {
-            let (key, ()) = entry.map(|(key, _)| (key, ())).map_err(IndexError)?;
-            let pg = pg_of(key.value()).filter(|_| {
-                key.value().len() == pg_key(PgId { pool: cairn_types::PoolId(0), seed: 0 }).len()
-            });
-            collections.insert(pg.ok_or_else(|| Damage::Entry {
-                table: "collections",
-                key: format!("{:02x?}", key.value()),
-            })?);
-        }
-        for entry in txn.open_table(BITMAP).map_err(IndexError)?.iter().map_err(IndexError)? {
-            let (key, value) = entry.map_err(IndexError)?;
-            if !chunk(key.value(), value.value()) {
-                return Err(Damage::Entry { table: "bitmap", key: key.value().to_string() }.into());
+        guarded(|| {
+            let txn = self.db.begin_read().map_err(IndexError)?;
+            let meta = txn.open_table(META).map_err(IndexError)?;
+            let value = meta.get(CHECKPOINT).map_err(IndexError)?.ok_or(Damage::NoCheckpoint)?;
+            let checkpoint = Checkpoint::decode(Bytes::copy_from_slice(value.value()))
+                .map_err(|_| Damage::Entry { table: "meta", key: "checkpoint".into() })?;
+            let mut collections = BTreeSet::new();
+            for entry in txn.open_table(COLLECTIONS).map_err(IndexError)?.iter().map_err(IndexError)? {
+                let (key, ()) = entry.map(|(key, _)| (key, ())).map_err(IndexError)?;
+                let pg = pg_of(key.value()).filter(|_| {
+                    key.value().len() == pg_key(PgId { pool: cairn_types::PoolId(0), seed: 0 }).len()
+                });
+                collections.insert(pg.ok_or_else(|| Damage::Entry {
+                    table: "collections",
+                    key: format!("{:02x?}", key.value()),
+                })?);
             }
-        }
-        Ok((checkpoint, collections))
+            for entry in txn.open_table(BITMAP).map_err(IndexError)?.iter().map_err(IndexError)? {
+                let (key, value) = entry.map_err(IndexError)?;
+                if !chunk(key.value(), value.value()) {
+                    return Err(Damage::Entry { table: "bitmap", key: key.value().to_string() }.into());
+                }
+            }
+            Ok((checkpoint, collections))
+        })
     }
 }
 
 impl Snapshot {
     /// An object's head.
     pub fn head(&self, key: &[u8]) -> Result<Option<Head>, StoreError> {
-        let Some(value) = self.heads.get(key).map_err(IndexError)? else { return Ok(None) };
-        let head = Head::decode(Bytes::copy_from_slice(value.value()));
-        Ok(Some(head.map_err(|_| Damage::Entry {
-            table: "heads",
-            key: format!("{:?}", crate::key::object_of(key)),
-        })?))
+        guarded(|| {
+            let Some(value) = self.heads.get(key).map_err(IndexError)? else { return Ok(None) };
+            let head = Head::decode(Bytes::copy_from_slice(value.value()));
+            Ok(Some(head.map_err(|_| Damage::Entry {
+                table: "heads",
+                key: format!("{:?}", crate::key::object_of(key)),
+            })?))
+        })
     }
 
     /// A shard.
     pub fn shard(&self, nid: u64, number: u32) -> Result<Option<Shard>, StoreError> {
-        let Some(value) = self.shards.get((nid, number)).map_err(IndexError)? else { return Ok(None) };
-        let shard = Shard::decode(Bytes::copy_from_slice(value.value()));
-        Ok(Some(shard.map_err(|_| Damage::Entry { table: "shards", key: format!("{nid}.{number}") })?))
+        guarded(|| {
+            let Some(value) = self.shards.get((nid, number)).map_err(IndexError)? else { return Ok(None) };
+            let shard = Shard::decode(Bytes::copy_from_slice(value.value()));
+            Ok(Some(shard.map_err(|_| Damage::Entry { table: "shards", key: format!("{nid}.{number}") })?))
+        })
     }
 
     /// Numbers of the shards that an object has, from `first` up.
     pub fn shard_numbers(&self, nid: u64, first: u32) -> Result<Vec<u32>, StoreError> {
-        let range = self.shards.range((nid, first)..=(nid, u32::MAX)).map_err(IndexError)?;
-        range.map(|entry| Ok(entry.map_err(IndexError)?.0.value().1)).collect()
+        guarded(|| {
+            let range = self.shards.range((nid, first)..=(nid, u32::MAX)).map_err(IndexError)?;
+            range.map(|entry| Ok(entry.map_err(IndexError)?.0.value().1)).collect()
+        })
     }
 
     /// All shards, in order.
@@ -154,25 +169,29 @@ impl Snapshot {
         &self,
         mut visit: impl FnMut(u64, u32) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        for entry in self.shards.iter().map_err(IndexError)? {
-            let key = entry.map_err(IndexError)?.0.value();
-            visit(key.0, key.1)?;
-        }
-        Ok(())
+        guarded(|| {
+            for entry in self.shards.iter().map_err(IndexError)? {
+                let key = entry.map_err(IndexError)?.0.value();
+                visit(key.0, key.1)?;
+            }
+            Ok(())
+        })
     }
 
     /// How many slots refer to a shared unit; `None` for one.
     pub fn refs(&self, unit: u64) -> Result<Option<u32>, StoreError> {
-        Ok(self.refs.get(unit).map_err(IndexError)?.map(|value| value.value()))
+        guarded(|| Ok(self.refs.get(unit).map_err(IndexError)?.map(|value| value.value())))
     }
 
     /// All counts, in order.
     pub fn each_refs(&self, mut visit: impl FnMut(u64, u32)) -> Result<(), StoreError> {
-        for entry in self.refs.iter().map_err(IndexError)? {
-            let (unit, count) = entry.map_err(IndexError)?;
-            visit(unit.value(), count.value());
-        }
-        Ok(())
+        guarded(|| {
+            for entry in self.refs.iter().map_err(IndexError)? {
+                let (unit, count) = entry.map_err(IndexError)?;
+                visit(unit.value(), count.value());
+            }
+            Ok(())
+        })
     }
 
     /// Keys of objects after (or from) a key, in order, as long as `more` says so.
@@ -181,18 +200,22 @@ impl Snapshot {
         from: Bound<&[u8]>,
         mut more: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        for entry in self.heads.range::<&[u8]>((from, Bound::Unbounded)).map_err(IndexError)? {
-            if !more(entry.map_err(IndexError)?.0.value()) {
-                break;
+        guarded(|| {
+            for entry in self.heads.range::<&[u8]>((from, Bound::Unbounded)).map_err(IndexError)? {
+                if !more(entry.map_err(IndexError)?.0.value()) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// One omap value.
     pub fn omap(&self, omap: u64, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        let value = self.omap.get((omap, key)).map_err(IndexError)?;
-        Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
+        guarded(|| {
+            let value = self.omap.get((omap, key)).map_err(IndexError)?;
+            Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
+        })
     }
 
     /// Entries of an omap from a bound on, in order, as long as `more` says so.
@@ -202,31 +225,53 @@ impl Snapshot {
         from: Bound<&[u8]>,
         mut more: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        let start = match from {
-            Bound::Included(key) => Bound::Included((omap, key)),
-            Bound::Excluded(key) => Bound::Excluded((omap, key)),
-            Bound::Unbounded => Bound::Included((omap, &[][..])),
-        };
-        for entry in self.omap.range::<(u64, &[u8])>((start, Bound::Unbounded)).map_err(IndexError)? {
-            let (key, value) = entry.map_err(IndexError)?;
-            let (number, key) = key.value();
-            if number != omap || !more(key, value.value()) {
-                break;
+        guarded(|| {
+            let start = match from {
+                Bound::Included(key) => Bound::Included((omap, key)),
+                Bound::Excluded(key) => Bound::Excluded((omap, key)),
+                Bound::Unbounded => Bound::Included((omap, &[][..])),
+            };
+            for entry in self.omap.range::<(u64, &[u8])>((start, Bound::Unbounded)).map_err(IndexError)? {
+                let (key, value) = entry.map_err(IndexError)?;
+                let (number, key) = key.value();
+                if number != omap || !more(key, value.value()) {
+                    break;
+                }
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     /// Numbers of all omaps that have entries.
     pub fn omap_numbers(&self) -> Result<BTreeSet<u64>, StoreError> {
-        let mut numbers = BTreeSet::new();
-        for entry in self.omap.iter().map_err(IndexError)? {
-            numbers.insert(entry.map_err(IndexError)?.0.value().0);
-        }
-        Ok(numbers)
+        guarded(|| {
+            let mut numbers = BTreeSet::new();
+            for entry in self.omap.iter().map_err(IndexError)? {
+                numbers.insert(entry.map_err(IndexError)?.0.value().0);
+            }
+            Ok(numbers)
+        })
     }
 }
 
 fn device_error(action: &'static str, offset: u64) -> impl FnOnce(std::io::Error) -> StoreError {
     move |source| StoreError::Device { action, offset, source: Arc::new(source) }
+}
+
+/// The library verifies checksums, but a page that was written wrong, with a right checksum, makes it panic:
+/// that is an error like any other, and the caller stops. Nothing is used after a panic but to be dropped.
+fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(StoreError::of_panic(&*payload)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_of_the_library_is_an_error() {
+        let error = guarded::<()>(|| panic!("page {} is of no kind", 7)).unwrap_err();
+        assert!(error.to_string().contains("page 7 is of no kind"), "{error}");
+        assert!(guarded(|| Ok(1)).is_ok());
+    }
 }
