@@ -7,6 +7,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TryRecvError, sync_channel};
+use std::thread::JoinHandle;
 
 /// Commits one batch at a time.
 pub trait IndexRunner: Send + fmt::Debug {
@@ -35,9 +36,11 @@ impl IndexRunner for Inline {
 /// Commits on a thread of its own, so that no writer waits for a checkpoint.
 #[derive(Debug)]
 pub struct Threaded {
-    jobs: SyncSender<(Arc<Index>, Batch)>,
+    /// None only while it is dropped.
+    jobs: Option<SyncSender<(Arc<Index>, Batch)>>,
     results: Receiver<Result<u64, StoreError>>,
     running: bool,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Threaded {
@@ -48,7 +51,7 @@ impl Threaded {
     pub fn new(waker: Arc<dyn Waker>) -> io::Result<Self> {
         let (jobs, next) = sync_channel::<(Arc<Index>, Batch)>(1);
         let (done, results) = sync_channel(1);
-        std::thread::Builder::new().name("store-index".into()).spawn(move || {
+        let thread = std::thread::Builder::new().name("store-index".into()).spawn(move || {
             for (index, batch) in next {
                 let result = index.commit(&batch);
                 // Before the engine hears of it, so that it is the last to hold the index when it closes.
@@ -59,7 +62,18 @@ impl Threaded {
                 waker.wake();
             }
         })?;
-        Ok(Threaded { jobs, results, running: false })
+        Ok(Threaded { jobs: Some(jobs), results, running: false, thread: Some(thread) })
+    }
+}
+
+impl Drop for Threaded {
+    /// Waits for the thread: it holds the device.
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // Its panics were reported by the hook, and show in `finished`.
+            let _ = thread.join();
+        }
     }
 }
 
@@ -67,7 +81,9 @@ impl IndexRunner for Threaded {
     fn start(&mut self, index: &Arc<Index>, batch: Batch) {
         // The channel has room for the one batch there is; a thread that is gone shows in `finished`.
         self.running = true;
-        let _ = self.jobs.try_send((Arc::clone(index), batch));
+        if let Some(jobs) = &self.jobs {
+            let _ = jobs.try_send((Arc::clone(index), batch));
+        }
     }
 
     fn finished(&mut self) -> Option<Result<u64, StoreError>> {
