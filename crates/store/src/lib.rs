@@ -17,10 +17,12 @@ mod index;
 mod key;
 pub mod limits;
 mod state;
+mod store;
 mod txn;
 
 #[cfg(any(test, feature = "canary"))]
 pub use canary::Canary;
 pub use engine::{CreateOptions, Engine, Event, OpenOptions, ReadData, ReadRequest, Stat, Usage};
 pub use error::{Damage, ReadError, StoreError, SubmitError, TransactionError};
+pub use store::{Rejected, Store};
 pub use txn::{Op, Transaction};

@@ -392,7 +392,7 @@ impl<D: Device> Engine<D> {
 }
 
 /// Bytes that a transaction carries.
-fn payload_bytes(transaction: &Transaction) -> usize {
+pub(crate) fn payload_bytes(transaction: &Transaction) -> usize {
     let bytes = |op: &Op| match op {
         Op::Write { data, .. } => data.len(),
         Op::SetXattrs(_, _, xattrs) => xattrs.iter().map(|(name, value)| name.len() + value.len()).sum(),
