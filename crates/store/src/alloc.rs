@@ -133,6 +133,37 @@ impl Allocator {
         self.used[(bit / 64) as usize] >> (bit % 64) & 1 == 1
     }
 
+    /// Every run of blocks that the state does not refer to, in order.
+    pub fn each_unused_run(&self, mut visit: impl FnMut(Run)) {
+        let mut run: Option<(u64, u64)> = None;
+        for (word, &used) in self.used.iter().enumerate() {
+            let first = word as u64 * 64;
+            let end = (self.blocks - first).min(64);
+            let mut bit = 0;
+            while bit < end {
+                let rest = used >> bit;
+                if rest & 1 == 1 {
+                    bit += u64::from(rest.trailing_ones());
+                    continue;
+                }
+                let len = u64::from(rest.trailing_zeros()).min(end - bit);
+                run = match run {
+                    Some((start, count)) if start + count == first + bit => Some((start, count + len)),
+                    other => {
+                        if let Some((start, count)) = other {
+                            visit(Run { unit: self.base + start, count });
+                        }
+                        Some((first + bit, len))
+                    }
+                };
+                bit += len;
+            }
+        }
+        if let Some((start, count)) = run {
+            visit(Run { unit: self.base + start, count });
+        }
+    }
+
     /// Reserves up to `wanted` neighbouring blocks: so many if a run that long is near, else the longest
     /// found. They are busy then, and used once [`Self::mark_used`] says so.
     pub fn reserve(&mut self, wanted: u64) -> Option<Run> {

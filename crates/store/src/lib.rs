@@ -9,6 +9,7 @@ mod alloc;
 #[cfg_attr(not(any(test, feature = "canary")), allow(dead_code))]
 mod canary;
 pub mod device;
+pub mod dump;
 pub mod engine;
 mod error;
 pub mod format;
