@@ -33,7 +33,7 @@ pub struct Batch {
 impl Index {
     /// Makes a batch durable, all or nothing, and returns the bytes of entries there are then.
     pub fn commit(&self, batch: &Batch) -> Result<u64, StoreError> {
-        super::guarded(|| self.commit_unguarded(batch))
+        super::guarded(&self.panicked, || self.commit_unguarded(batch))
     }
 
     fn commit_unguarded(&self, batch: &Batch) -> Result<u64, StoreError> {

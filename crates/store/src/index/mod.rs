@@ -16,7 +16,7 @@ use redb::{Database, ReadOnlyTable, ReadableDatabase, ReadableTable, TableDefini
 use std::collections::BTreeSet;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 const META: TableDefinition<'_, u8, &[u8]> = TableDefinition::new("meta");
 const COLLECTIONS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("collections");
@@ -34,7 +34,11 @@ const CHECKPOINT: u8 = 0;
 pub struct Index {
     db: Database,
     capacity_bytes: u64,
+    panicked: Panicked,
 }
+
+/// The first panic of the library: it is not called again after it.
+type Panicked = Arc<OnceLock<StoreError>>;
 
 /// The state of the last checkpoint, held fast while it is read.
 pub struct Snapshot {
@@ -42,6 +46,7 @@ pub struct Snapshot {
     shards: ReadOnlyTable<(u64, u32), &'static [u8]>,
     omap: ReadOnlyTable<(u64, &'static [u8]), &'static [u8]>,
     refs: ReadOnlyTable<u64, u32>,
+    panicked: Panicked,
 }
 
 impl std::fmt::Debug for Snapshot {
@@ -57,11 +62,12 @@ impl Index {
         (offset, len): (u64, u64),
         checkpoint: Checkpoint,
     ) -> Result<(), StoreError> {
-        guarded(|| {
+        let panicked = Panicked::default();
+        guarded(&panicked.clone(), || {
             let region =
                 CheckedRegion::create(device, offset, len).map_err(device_error("make the index", offset))?;
             let db = Database::builder().create_with_backend(region).map_err(IndexError)?;
-            let index = Index { db, capacity_bytes: CheckedRegion::capacity_bytes(len) };
+            let index = Index { db, capacity_bytes: CheckedRegion::capacity_bytes(len), panicked };
             index.commit(&Batch { checkpoint, ..Batch::default() }).map(drop)
         })
     }
@@ -72,14 +78,15 @@ impl Index {
         (offset, len): (u64, u64),
         cache_bytes: usize,
     ) -> Result<Self, StoreError> {
-        guarded(|| {
+        let panicked = Panicked::default();
+        guarded(&panicked.clone(), || {
             let region =
                 CheckedRegion::open(device, offset, len).map_err(device_error("open the index", offset))?;
             let db = Database::builder()
                 .set_cache_size(cache_bytes)
                 .create_with_backend(region)
                 .map_err(IndexError)?;
-            Ok(Index { db, capacity_bytes: CheckedRegion::capacity_bytes(len) })
+            Ok(Index { db, capacity_bytes: CheckedRegion::capacity_bytes(len), panicked })
         })
     }
 
@@ -88,15 +95,21 @@ impl Index {
         self.capacity_bytes / crate::limits::INDEX_FILL_SHARE
     }
 
+    /// The library's panic, if it ever did: the store must stop then, whoever met it.
+    pub fn panicked(&self) -> Option<&StoreError> {
+        self.panicked.get()
+    }
+
     /// The last checkpoint, to be read while another is written.
     pub fn snapshot(&self) -> Result<Snapshot, StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             let txn = self.db.begin_read().map_err(IndexError)?;
             Ok(Snapshot {
                 heads: txn.open_table(HEADS).map_err(IndexError)?,
                 shards: txn.open_table(SHARDS).map_err(IndexError)?,
                 omap: txn.open_table(OMAP).map_err(IndexError)?,
                 refs: txn.open_table(REFS).map_err(IndexError)?,
+                panicked: Arc::clone(&self.panicked),
             })
         })
     }
@@ -106,7 +119,7 @@ impl Index {
         &self,
         mut chunk: impl FnMut(u32, &[u8]) -> bool,
     ) -> Result<(Checkpoint, BTreeSet<PgId>), StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             let txn = self.db.begin_read().map_err(IndexError)?;
             let meta = txn.open_table(META).map_err(IndexError)?;
             let value = meta.get(CHECKPOINT).map_err(IndexError)?.ok_or(Damage::NoCheckpoint)?;
@@ -137,7 +150,7 @@ impl Index {
 impl Snapshot {
     /// An object's head.
     pub fn head(&self, key: &[u8]) -> Result<Option<Head>, StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             let Some(value) = self.heads.get(key).map_err(IndexError)? else { return Ok(None) };
             let head = Head::decode(Bytes::copy_from_slice(value.value()));
             Ok(Some(head.map_err(|_| Damage::Entry {
@@ -149,7 +162,7 @@ impl Snapshot {
 
     /// A shard.
     pub fn shard(&self, nid: u64, number: u32) -> Result<Option<Shard>, StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             let Some(value) = self.shards.get((nid, number)).map_err(IndexError)? else { return Ok(None) };
             let shard = Shard::decode(Bytes::copy_from_slice(value.value()));
             Ok(Some(shard.map_err(|_| Damage::Entry { table: "shards", key: format!("{nid}.{number}") })?))
@@ -158,7 +171,7 @@ impl Snapshot {
 
     /// Numbers of the shards that an object has, from `first` up.
     pub fn shard_numbers(&self, nid: u64, first: u32) -> Result<Vec<u32>, StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             let range = self.shards.range((nid, first)..=(nid, u32::MAX)).map_err(IndexError)?;
             range.map(|entry| Ok(entry.map_err(IndexError)?.0.value().1)).collect()
         })
@@ -169,7 +182,7 @@ impl Snapshot {
         &self,
         mut visit: impl FnMut(u64, u32) -> Result<(), StoreError>,
     ) -> Result<(), StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             for entry in self.shards.iter().map_err(IndexError)? {
                 let key = entry.map_err(IndexError)?.0.value();
                 visit(key.0, key.1)?;
@@ -180,12 +193,12 @@ impl Snapshot {
 
     /// How many slots refer to a shared unit; `None` for one.
     pub fn refs(&self, unit: u64) -> Result<Option<u32>, StoreError> {
-        guarded(|| Ok(self.refs.get(unit).map_err(IndexError)?.map(|value| value.value())))
+        guarded(&self.panicked, || Ok(self.refs.get(unit).map_err(IndexError)?.map(|value| value.value())))
     }
 
     /// All counts, in order.
     pub fn each_refs(&self, mut visit: impl FnMut(u64, u32)) -> Result<(), StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             for entry in self.refs.iter().map_err(IndexError)? {
                 let (unit, count) = entry.map_err(IndexError)?;
                 visit(unit.value(), count.value());
@@ -200,7 +213,7 @@ impl Snapshot {
         from: Bound<&[u8]>,
         mut more: impl FnMut(&[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             for entry in self.heads.range::<&[u8]>((from, Bound::Unbounded)).map_err(IndexError)? {
                 if !more(entry.map_err(IndexError)?.0.value()) {
                     break;
@@ -212,7 +225,7 @@ impl Snapshot {
 
     /// One omap value.
     pub fn omap(&self, omap: u64, key: &[u8]) -> Result<Option<Bytes>, StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             let value = self.omap.get((omap, key)).map_err(IndexError)?;
             Ok(value.map(|value| Bytes::copy_from_slice(value.value())))
         })
@@ -225,7 +238,7 @@ impl Snapshot {
         from: Bound<&[u8]>,
         mut more: impl FnMut(&[u8], &[u8]) -> bool,
     ) -> Result<(), StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             let start = match from {
                 Bound::Included(key) => Bound::Included((omap, key)),
                 Bound::Excluded(key) => Bound::Excluded((omap, key)),
@@ -244,7 +257,7 @@ impl Snapshot {
 
     /// Numbers of all omaps that have entries.
     pub fn omap_numbers(&self) -> Result<BTreeSet<u64>, StoreError> {
-        guarded(|| {
+        guarded(&self.panicked, || {
             let mut numbers = BTreeSet::new();
             for entry in self.omap.iter().map_err(IndexError)? {
                 numbers.insert(entry.map_err(IndexError)?.0.value().0);
@@ -259,9 +272,13 @@ fn device_error(action: &'static str, offset: u64) -> impl FnOnce(std::io::Error
 }
 
 /// The library verifies checksums, but a page that was written wrong, with a right checksum, makes it panic:
-/// that is an error like any other, and the caller stops. Nothing is used after a panic but to be dropped.
-fn guarded<T>(work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
-    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|payload| Err(StoreError::of_panic(&*payload)))
+/// that is an error like any other, and the last thing it is asked for.
+fn guarded<T>(panicked: &Panicked, work: impl FnOnce() -> Result<T, StoreError>) -> Result<T, StoreError> {
+    if let Some(error) = panicked.get() {
+        return Err(error.clone());
+    }
+    catch_unwind(AssertUnwindSafe(work))
+        .unwrap_or_else(|payload| Err(panicked.get_or_init(|| StoreError::of_panic(&*payload)).clone()))
 }
 
 #[cfg(test)]
@@ -269,9 +286,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_panic_of_the_library_is_an_error() {
-        let error = guarded::<()>(|| panic!("page {} is of no kind", 7)).unwrap_err();
-        assert!(error.to_string().contains("page 7 is of no kind"), "{error}");
-        assert!(guarded(|| Ok(1)).is_ok());
+    fn a_panic_of_the_library_is_an_error_and_the_last_call() {
+        let panicked = Panicked::default();
+        assert!(guarded(&panicked, || Ok(1)).is_ok());
+        let mut calls = 0;
+        for _ in 0..2 {
+            let error = guarded::<()>(&panicked, || {
+                calls += 1;
+                panic!("page {} is of no kind", 7)
+            })
+            .unwrap_err();
+            assert!(error.to_string().contains("page 7 is of no kind"), "{error}");
+        }
+        assert_eq!(calls, 1);
     }
 }
