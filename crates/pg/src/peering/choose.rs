@@ -1,0 +1,148 @@
+//! Choosing the authoritative log and the acting set, from infos alone.
+
+use crate::info::PgInfo;
+use crate::interval::PgMap;
+use crate::version::Version;
+use cairn_types::{Epoch, OsdId};
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+
+/// What peering decided.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Choice {
+    /// Holder of the authoritative log.
+    pub auth: OsdId,
+    /// Acting set wanted, primary first.
+    pub acting: Vec<OsdId>,
+    /// Members of the up set that cannot be brought up to date by log.
+    pub backfill: Vec<OsdId>,
+    /// Newest activation anyone took part in.
+    pub max_started: Epoch,
+}
+
+/// Decides; `None` when no copy took part in the newest activation and is whole.
+///
+/// Among the copies of the newest activation every acknowledged change is in *every* log, since a
+/// change is acknowledged when all have it. Any of them will do; the one with the **oldest** last
+/// update is taken, because its changes are those most likely to be in many stores. Taking the
+/// newest, a change that reached one store alone would be made part of the history, and the loss
+/// of that one store would leave its object unfound although acknowledged copies survive.
+pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap) -> Option<Choice> {
+    let whole = |info: &&PgInfo| !info.is_incomplete();
+    let started = infos.values().map(|info| info.history.last_epoch_started).max()?;
+    let max_started =
+        infos.values().filter(|i| whole(i)).map(|i| i.last_epoch_started).max().unwrap_or_default().max(started);
+
+    let (&auth, auth_info) = infos
+        .iter()
+        .filter(|(_, info)| whole(info) && info.last_epoch_started >= max_started)
+        .min_by_key(|(osd, info)| {
+            let here = Reverse((map.primary == Some(**osd), map.up_primary == Some(**osd)));
+            (info.last_update, info.log_tail, here, **osd)
+        })?;
+
+    // The primary: CRUSH's choice if the log can bring it up to date, else the present one (a
+    // change would only cost another interval), else whoever holds the log.
+    let joins = |osd: &OsdId, tail: Version| {
+        infos.get(osd).is_some_and(|info| whole(info) && info.last_update >= tail)
+    };
+    let candidates = [map.up_primary, map.primary];
+    let primary = candidates.into_iter().flatten().find(|osd| joins(osd, auth_info.log_tail)).unwrap_or(auth);
+    let tail = infos.get(&primary)?.log_tail.min(auth_info.log_tail);
+
+    let mut acting = vec![primary];
+    let mut backfill = Vec::new();
+    for osd in map.up.iter().filter(|osd| **osd != primary) {
+        if joins(osd, tail) {
+            acting.push(*osd);
+        } else {
+            backfill.push(*osd);
+        }
+    }
+    // Others who have the history serve until those of the up set have it: the present acting set
+    // first, then strays.
+    for osd in map.acting.iter().chain(infos.keys()) {
+        if acting.len() >= map.size {
+            break;
+        }
+        if !acting.contains(osd) && !backfill.contains(osd) && joins(osd, tail) {
+            acting.push(*osd);
+        }
+    }
+    Some(Choice { auth, acting, backfill, max_started })
+}
+
+/// Whether two acting sets are the same but for the order of the replicas.
+pub(crate) fn same_members(a: &[OsdId], a_primary: Option<OsdId>, b: &[OsdId], b_primary: Option<OsdId>) -> bool {
+    a_primary == b_primary && a.len() == b.len() && a.iter().all(|osd| b.contains(osd))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::version::{ObjectKey, Position};
+    use cairn_types::{ObjectId, PgId, PoolId, SnapId};
+    use std::sync::Arc;
+
+    fn info(started: u32, last: u64, tail: u64) -> PgInfo {
+        let mut info = PgInfo::new(PgId { pool: PoolId(1), seed: 0 }, Epoch(1), Epoch(0));
+        info.last_epoch_started = Epoch(started);
+        info.last_update = Version { epoch: Epoch(started), version: last };
+        info.log_tail = Version { epoch: Epoch(u32::from(tail > 0)), version: tail };
+        info
+    }
+
+    fn map(up: &[i32], acting: &[i32]) -> PgMap {
+        let ids = |list: &[i32]| list.iter().copied().map(OsdId).collect::<Vec<_>>();
+        PgMap {
+            epoch: Epoch(9),
+            up: ids(up),
+            up_primary: up.first().copied().map(OsdId),
+            acting: ids(acting),
+            primary: acting.first().copied().map(OsdId),
+            size: 3,
+            min_size: 2,
+            osds: Arc::default(),
+        }
+    }
+
+    fn decide(infos: &[(i32, PgInfo)], map: &PgMap) -> Option<Choice> {
+        choose(&infos.iter().map(|(osd, info)| (OsdId(*osd), info)).collect(), map)
+    }
+
+    #[test]
+    fn the_newest_activation_wins_over_the_newest_change() {
+        let choice = decide(&[(0, info(5, 20, 0)), (1, info(7, 12, 0))], &map(&[0, 1], &[0, 1])).unwrap();
+        assert_eq!((choice.auth, choice.max_started), (OsdId(1), Epoch(7)));
+        assert_eq!(choice.acting, [OsdId(0), OsdId(1)]);
+    }
+
+    #[test]
+    fn of_one_activation_the_oldest_last_update_wins_then_the_longer_tail() {
+        let infos = [(0, info(5, 20, 0)), (1, info(5, 19, 4)), (2, info(5, 19, 2))];
+        assert_eq!(decide(&infos, &map(&[0, 1, 2], &[0, 1, 2])).unwrap().auth, OsdId(2));
+    }
+
+    #[test]
+    fn an_empty_primary_of_the_up_set_is_backfilled_while_others_serve() {
+        let infos = [(3, info(0, 0, 0)), (1, info(5, 20, 9)), (2, info(5, 20, 9))];
+        let choice = decide(&infos, &map(&[3, 1, 2], &[3, 1, 2])).unwrap();
+        assert_eq!((choice.acting, choice.backfill), (vec![OsdId(1), OsdId(2)], vec![OsdId(3)]));
+    }
+
+    #[test]
+    fn an_unfinished_backfill_is_never_authoritative() {
+        let mut half = info(7, 20, 0);
+        let object = ObjectId {
+            pool: PoolId(1),
+            hash: 1,
+            namespace: String::new(),
+            key: String::new(),
+            name: "o".into(),
+            snap: SnapId::HEAD,
+        };
+        half.last_backfill = Position::At(ObjectKey::new(object));
+        half.history.last_epoch_started = Epoch(7);
+        assert_eq!(decide(&[(0, half)], &map(&[0], &[0])), None);
+    }
+}

@@ -1,0 +1,196 @@
+//! Primary-copy replication: one order of changes, the same transaction on every copy, an answer
+//! when all of them have it durably.
+
+use crate::config::Canary as Bug;
+use crate::event::{ObjectChange, OpId};
+use crate::log::{EntryKind, LogEntry, RequestId};
+use crate::message::Body;
+use crate::state::State;
+use crate::version::{ObjectKey, Version};
+use crate::{Draft, Pg, StoreChange, Then};
+use bytes::Bytes;
+use cairn_types::OsdId;
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
+
+/// Changes not yet durable everywhere.
+#[derive(Debug, Default)]
+pub(crate) struct Replication {
+    /// By the version of the last entry.
+    in_flight: BTreeMap<Version, InFlight>,
+}
+
+#[derive(Debug)]
+struct InFlight {
+    /// Version of the first entry.
+    first: Version,
+    object: ObjectKey,
+    waiting: SmallVec<[OsdId; 4]>,
+    /// Arrivals to be answered: the first, and resends that came meanwhile.
+    ops: SmallVec<[OpId; 1]>,
+    result: Bytes,
+}
+
+impl Replication {
+    /// Joins a resend to the request whose entry has this version, if it is still under way.
+    pub fn attach(&mut self, version: Version, op: OpId) -> bool {
+        let next = self.in_flight.range_mut(version..).next();
+        let Some((_, in_flight)) = next.filter(|(_, in_flight)| in_flight.first <= version) else { return false };
+        in_flight.ops.push(op);
+        true
+    }
+
+    /// Everything before this is durable on all copies.
+    fn all_committed_before(&self) -> Option<Version> {
+        self.in_flight.values().next().map(|in_flight| in_flight.first)
+    }
+
+    pub fn take_ops(&mut self) -> impl Iterator<Item = OpId> + use<> {
+        std::mem::take(&mut self.in_flight).into_values().flat_map(|in_flight| in_flight.ops)
+    }
+}
+
+impl Pg {
+    /// Orders a change: log entry, own store, every other copy.
+    pub(crate) fn submit(
+        &mut self,
+        op: OpId,
+        request: RequestId,
+        kind: Option<(SmallVec<[ObjectChange; 1]>, Bytes)>,
+        object: ObjectKey,
+        result: Bytes,
+    ) {
+        let epoch = self.epoch();
+        let mut next = self.log.head().version;
+        let mut version = || {
+            next += 1;
+            Version { epoch, version: next }
+        };
+        let (changes, payload) = match kind {
+            Some((changes, payload)) => (changes, Some(payload)),
+            None => (SmallVec::new(), None),
+        };
+        let mut entries: Vec<LogEntry> = Vec::with_capacity(changes.len().max(1));
+        for change in changes {
+            let first = entries.is_empty();
+            entries.push(LogEntry {
+                version: version(),
+                prior_version: self.log.object_version(&change.object).unwrap_or(change.stored_version),
+                object: change.object,
+                kind: if change.delete { EntryKind::Delete } else { EntryKind::Modify },
+                request: first.then_some(request),
+                result: if first { result.clone() } else { Bytes::new() },
+            });
+        }
+        if entries.is_empty() {
+            entries.push(LogEntry {
+                version: version(),
+                prior_version: Version::ZERO,
+                object: object.clone(),
+                kind: EntryKind::Error,
+                request: Some(request),
+                result: result.clone(),
+            });
+        }
+        let first = entries.first().map(|entry| entry.version).unwrap_or_default();
+        let last = entries.last().map(|entry| entry.version).unwrap_or_default();
+        let trim_to = self.trim_point();
+
+        let mut waiting = SmallVec::from_iter([self.whoami]);
+        let peers = self.peering.peers.iter();
+        let peers: SmallVec<[(OsdId, bool); 4]> =
+            peers.map(|(osd, peer)| (*osd, peer.sent_through.covers(&object))).collect();
+        for (osd, within) in peers {
+            if within {
+                waiting.push(osd);
+            }
+            let payload = payload.clone().filter(|_| within);
+            self.send(osd, Body::RepOp { entries: entries.clone(), payload, trim_to });
+        }
+        if self.config.canary(Bug::AckWithOneReplicaNotDurable) && waiting.len() > 1 {
+            waiting.pop();
+        }
+        self.ops.began_write(&object);
+        let ops = SmallVec::from_iter([op]);
+        self.replication.in_flight.insert(last, InFlight { first, object, waiting, ops, result });
+        let mut draft = Draft::default();
+        draft.then.push(Then::Committed(last));
+        self.append(entries, payload, trim_to, draft);
+    }
+
+    /// Puts entries into the log and the change into the store, as one transaction.
+    fn append(&mut self, entries: Vec<LogEntry>, payload: Option<Bytes>, trim_to: Version, mut draft: Draft) {
+        if let Some(payload) = payload {
+            let version = |entry: &LogEntry| (entry.kind == EntryKind::Modify).then_some(entry.version);
+            let objects = entries.iter().map(|entry| (entry.object.clone(), version(entry))).collect();
+            draft.objects.push(StoreChange::Apply { payload, objects });
+        }
+        for entry in &entries {
+            self.log.append(entry.clone());
+        }
+        draft.log.append = entries;
+        if trim_to > self.log.tail() {
+            self.log.trim(trim_to);
+            draft.log.trim_to = Some(trim_to);
+        }
+        self.persist(draft);
+    }
+
+    /// Up to where the log may be trimmed. Requests are remembered by it, and copies that are
+    /// behind or absent come back by it, so it is cut only when it is long, less when someone
+    /// needs it, and never beyond what all copies have durably.
+    fn trim_point(&self) -> Version {
+        if self.config.canary(Bug::TrimLogTooFar) {
+            let excess = self.log.len().saturating_sub(2);
+            return excess.checked_sub(1).and_then(|at| self.log.iter().nth(at)).map_or(self.log.tail(), |e| e.version);
+        }
+        let behind = self.degraded_copies() > 0
+            || !self.missing.is_empty()
+            || !self.peering.backfill_targets().is_empty()
+            || self.map.as_ref().is_some_and(|map| map.acting.len() < map.size);
+        let keep = if behind { self.config.log_max_entries } else { self.config.log_min_entries };
+        let Some(last_dropped) = self.log.len().checked_sub(keep + 1) else { return self.log.tail() };
+        let to = self.log.iter().nth(last_dropped).map_or(self.log.tail(), |entry| entry.version);
+        match self.replication.all_committed_before() {
+            Some(first) if to >= first => self.log.tail(),
+            _ => to,
+        }
+    }
+
+    /// A replica's side.
+    pub(crate) fn on_rep_op(&mut self, from: OsdId, entries: Vec<LogEntry>, payload: Option<Bytes>, trim_to: Version) {
+        if self.state != State::ReplicaActive {
+            return;
+        }
+        let Some(version) = entries.last().map(|entry| entry.version) else { return };
+        let mut draft = Draft::default();
+        let reply = Body::RepOpReply { version };
+        if self.config.canary(Bug::AckBeforePersist) {
+            self.send(from, reply);
+        } else {
+            draft.then.push(Then::Send(from, reply));
+        }
+        self.append(entries, payload, trim_to, draft);
+    }
+
+    /// `osd` has everything up to `version` durably.
+    pub(crate) fn committed(&mut self, osd: OsdId, version: Version) {
+        if self.state != State::Active {
+            return;
+        }
+        let mut done: SmallVec<[Version; 4]> = SmallVec::new();
+        for (last, in_flight) in self.replication.in_flight.range_mut(..=version) {
+            in_flight.waiting.retain(|waiting| *waiting != osd);
+            if in_flight.waiting.is_empty() {
+                done.push(*last);
+            }
+        }
+        for last in done {
+            let Some(InFlight { object, ops, result, .. }) = self.replication.in_flight.remove(&last) else { continue };
+            for op in ops {
+                self.reply_done(op, result.clone());
+            }
+            self.ops.ended_write(&object);
+        }
+    }
+}
