@@ -5,7 +5,7 @@ use crate::log::RequestId;
 use crate::message::Message;
 use crate::version::{ObjectKey, Position, Version};
 use bytes::Bytes;
-use cairn_types::OsdId;
+use cairn_types::{Epoch, OsdId};
 use smallvec::SmallVec;
 
 /// Names one arrival of a client's operation at this OSD; the driver's choice, never reused.
@@ -28,6 +28,9 @@ pub enum OpKind {
 pub struct ClientOp {
     /// This arrival.
     pub id: OpId,
+    /// Map epoch of the client when it sent this: what was sent in an earlier interval may have
+    /// been answered since, long enough ago to be forgotten, and is not looked at.
+    pub epoch: Epoch,
     /// The request, the same on every resend.
     pub request: RequestId,
     /// The object.

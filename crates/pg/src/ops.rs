@@ -85,6 +85,10 @@ impl Pg {
             self.out.push(Effect::Reply { op: op.id, reply });
             return;
         }
+        if op.epoch < self.interval() {
+            self.out.push(Effect::Reply { op: op.id, reply: Reply::Again });
+            return;
+        }
         if self.ops.waiting + self.ops.executing.len() >= self.config.max_ops {
             self.out.push(Effect::Reply { op: op.id, reply: Reply::Busy });
             return;

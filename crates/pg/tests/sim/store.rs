@@ -1,0 +1,89 @@
+//! A store: transactions are seen at once, become durable later and in order, and a crash loses
+//! those that are not.
+
+use bytes::Bytes;
+use cairn_pg::{ListRange, ObjectKey, PersistedPg, PgTransaction, StoreChange, Version};
+use std::collections::{BTreeMap, VecDeque};
+
+pub type Objects = BTreeMap<ObjectKey, (Version, Bytes)>;
+
+#[derive(Clone, Default)]
+pub struct State {
+    pub objects: Objects,
+    pub meta: Option<PersistedPg>,
+}
+
+#[derive(Default)]
+pub struct Store {
+    pub durable: State,
+    pub view: State,
+    pub pending: VecDeque<PgTransaction>,
+}
+
+/// A change of an object, as a payload: `S` set, `A` append, `D` delete, and eight bytes.
+pub fn change(content: Option<&Bytes>, payload: &Bytes) -> Option<Bytes> {
+    let value = &payload[1..];
+    match payload[0] {
+        b'S' => Some(Bytes::copy_from_slice(value)),
+        b'A' => {
+            let old: &[u8] = content.map_or(&[], |content| content);
+            Some([old, value].concat().into())
+        }
+        _ => None,
+    }
+}
+
+impl State {
+    fn apply(&mut self, txn: &PgTransaction) {
+        for change_of in &txn.objects {
+            match change_of {
+                StoreChange::Apply { payload, objects } => {
+                    for (object, version) in objects {
+                        let content = change(self.objects.get(object).map(|(_, content)| content), payload);
+                        match (content, version) {
+                            (Some(content), Some(version)) => {
+                                self.objects.insert(object.clone(), (*version, content));
+                            }
+                            _ => drop(self.objects.remove(object)),
+                        }
+                    }
+                }
+                StoreChange::Put { object, version, data } => {
+                    self.objects.insert(object.clone(), (*version, data.clone()));
+                }
+                StoreChange::Remove(object) => drop(self.objects.remove(object)),
+            }
+        }
+        self.meta.get_or_insert_with(|| PersistedPg::new(txn.info.clone())).apply(txn);
+    }
+
+    pub fn list(&self, range: &ListRange) -> Vec<(ObjectKey, Version)> {
+        let within = self.objects.iter().filter(|(key, _)| !range.begin.covers(key) && range.end.covers(key));
+        within.take(range.limit.unwrap_or(usize::MAX)).map(|(key, (version, _))| (key.clone(), *version)).collect()
+    }
+}
+
+impl Store {
+    pub fn submit(&mut self, txn: PgTransaction) {
+        self.view.apply(&txn);
+        self.pending.push_back(txn);
+    }
+
+    /// The oldest `count` become durable.
+    pub fn harden(&mut self, count: usize) {
+        for txn in self.pending.drain(..count) {
+            self.durable.apply(&txn);
+        }
+    }
+
+    /// Power is lost after `survive` of the waiting transactions reached the disk.
+    pub fn crash(&mut self, survive: usize) {
+        self.harden(survive.min(self.pending.len()));
+        self.pending.clear();
+        self.view = self.durable.clone();
+    }
+
+    pub fn remove(&mut self) {
+        *self = Store::default();
+    }
+}
