@@ -40,7 +40,7 @@ enum Ev {
     Read { osd: OsdId, life: u64, token: ReadToken, object: ObjectKey },
     List { osd: OsdId, life: u64, token: ReadToken, range: ListRange },
     Reserved { osd: OsdId, life: u64, reservation: Reservation },
-    Timer { osd: OsdId, life: u64, timer: Timer, at: Time },
+    Timer { osd: OsdId, life: u64, timer: Timer },
     ToMonitor { osd: OsdId, request: MonitorRequest },
     MarkDown { osd: OsdId, life: u64 },
     Restart(OsdId),
@@ -134,8 +134,10 @@ pub struct World {
 pub fn sim_config() -> Config {
     Config {
         lease_ms: 200,
-        log_min_entries: 24,
-        log_max_entries: 60,
+        // A request must be remembered for as long as its client may send it again: more writes
+        // than happen in the longest patience below.
+        log_min_entries: 100,
+        log_max_entries: 140,
         max_ops: 64,
         recovery_limit: 2,
         backfill_chunk: 2,
@@ -186,7 +188,7 @@ impl World {
         let mut clients = Vec::new();
         for n in 0..setup.clients {
             // The first hears of maps late: it goes on talking to those who used to be primary.
-            let map_delay_us = if n == 0 { rng.range(100, 2_000) * MS } else { rng.range(1, 50) * MS };
+            let map_delay_us = if n == 0 { rng.range(100, 600) * MS } else { rng.range(1, 50) * MS };
             clients.push(Client { map_epoch: 1, map_delay_us, open: 0 });
         }
         let mut world = World {
@@ -491,7 +493,7 @@ impl World {
             }
             Effect::ArmTimer { timer, at } => {
                 let when = self.nodes[&osd].true_time_us(at);
-                self.at(when, Ev::Timer { osd, life, timer, at });
+                self.at(when, Ev::Timer { osd, life, timer });
             }
             Effect::ReadObject { token, object } => {
                 let delay = self.rng.range(50, 2 * MS);
@@ -508,6 +510,19 @@ impl World {
             Effect::Release(_) | Effect::NewInterval => {}
             Effect::Stats(stats) => {
                 self.log(&format!("{osd} {}", stats.state));
+                let state = stats.state;
+                let seen = [
+                    (state.backfilling, "seen backfilling"),
+                    (state.recovering, "seen recovering"),
+                    (state.recovery_unfound, "seen unfound"),
+                    (state.peered, "seen peered"),
+                    (state.down, "seen down"),
+                    (state.incomplete, "seen incomplete"),
+                    (state.remapped, "seen remapped"),
+                ];
+                for (_, what) in seen.into_iter().filter(|(seen, _)| *seen) {
+                    self.count(what);
+                }
                 self.node(osd).stats = Some(stats);
             }
             Effect::Remove => {
@@ -592,7 +607,7 @@ impl World {
         request.attempt += 1;
         let (client, object, action, attempt) = (request.client, request.object, request.action, request.attempt);
         // Patience: then the same request is sent again, perhaps while the first still waits.
-        let patience = self.rng.range(300, 1_500) * MS;
+        let patience = self.rng.range(200, 700) * MS;
         self.after(patience, Ev::Send { request: id, attempt });
         let epoch = self.clients[client].map_epoch;
         let Some(primary) = self.authority.map(epoch).primary else { return };
