@@ -157,7 +157,9 @@ impl Pg {
     pub(crate) fn on_remove_copy(&mut self) {
         let Some(map) = &self.map else { return };
         let member = map.acting.contains(&self.whoami) || map.up.contains(&self.whoami);
-        if self.state == State::Stray && !member {
+        // What waits here for a newer map may be a later primary's question: it has to be answered
+        // by this copy, which will be told to go again if it still should.
+        if self.state == State::Stray && !member && self.waiting_for_map.is_empty() {
             self.set_state(State::Removed);
             self.out.push(Effect::Remove);
         }

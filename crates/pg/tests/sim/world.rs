@@ -187,8 +187,9 @@ impl World {
         let keys: Vec<ObjectKey> = keys.collect();
         let mut clients = Vec::new();
         for n in 0..setup.clients {
-            // The first hears of maps late: it goes on talking to those who used to be primary.
-            let map_delay_us = if n == 0 { rng.range(100, 600) * MS } else { rng.range(1, 50) * MS };
+            // The first hears of maps late and only reads: it goes on asking those who used to be
+            // primary, as a client does that is cut off together with one.
+            let map_delay_us = if n == 0 { rng.range(300, 2_500) * MS } else { rng.range(1, 50) * MS };
             clients.push(Client { map_epoch: 1, map_delay_us, open: 0 });
         }
         let mut world = World {
@@ -574,7 +575,7 @@ impl World {
         let object = self.rng.below(self.keys.len() as u64) as usize;
         if self.clients[client].open < 3 && self.history[object].len() < 100 {
             let value = self.requests.len() as u64 + 1;
-            let action = match self.rng.below(10) {
+            let action = match if client == 0 { 0 } else { self.rng.below(10) } {
                 0..=3 => Action::Read,
                 4..=6 => Action::Append(value),
                 7 | 8 => Action::Set(value),
