@@ -52,9 +52,9 @@ pub enum Body {
     Activated { last_update: Version, missing: Vec<(ObjectKey, MissingItem)> },
     /// Primary to all: the history moved (everyone activated, or everything is clean).
     Share { history: History },
-    /// Primary to the other copies: log `entries`, and apply `payload` with them unless this copy's
+    /// Primary to the other copies: log `entries` after the one at `follows`, and apply `payload` with them unless this copy's
     /// backfill has not come to the object. Drop log entries up to `trim_to`.
-    RepOp { entries: Vec<LogEntry>, payload: Option<Bytes>, trim_to: Version },
+    RepOp { follows: Version, entries: Vec<LogEntry>, payload: Option<Bytes>, trim_to: Version },
     /// To the primary: durable up to `version`.
     RepOpReply { version: Version },
     /// Primary to a copy that should have it: send me this version of the object.

@@ -61,7 +61,8 @@ impl Pg {
         result: Bytes,
     ) {
         let epoch = self.epoch();
-        let mut next = self.log.head().version;
+        let follows = self.log.head();
+        let mut next = follows.version;
         let mut version = || {
             next += 1;
             Version { epoch, version: next }
@@ -105,7 +106,7 @@ impl Pg {
                 waiting.push(osd);
             }
             let payload = payload.clone().filter(|_| within);
-            self.send(osd, Body::RepOp { entries: entries.clone(), payload, trim_to });
+            self.send(osd, Body::RepOp { follows, entries: entries.clone(), payload, trim_to });
         }
         if self.config.canary(Bug::AckWithOneReplicaNotDurable) && waiting.len() > 1 {
             waiting.pop();

@@ -118,6 +118,8 @@ pub struct World {
     pub history: Vec<Vec<Operation>>,
     keys: Vec<ObjectKey>,
     last_delivery: BTreeMap<(OsdId, OsdId), u64>,
+    /// What a cut link holds back; it arrives in order when the link is whole again.
+    cut: BTreeMap<(OsdId, OsdId), Vec<Ev>>,
     next_op: u64,
     pub config: Config,
     /// When faults and new requests stop.
@@ -204,6 +206,7 @@ impl World {
             history: vec![Vec::new(); setup.objects],
             keys,
             last_delivery: BTreeMap::new(),
+            cut: BTreeMap::new(),
             next_op: 0,
             config: setup.config,
             quiet_from: u64::MAX,
@@ -298,11 +301,12 @@ impl World {
                 if self.nodes[&from].life != from_life {
                     return;
                 }
+                let cut = self.nodes[&from].isolated || self.nodes[&to].isolated;
                 let node = self.node(to);
-                if node.isolated || node.map_epoch < node.boot_epoch.0 {
+                if cut {
+                    self.cut.entry((from, to)).or_default().push(Ev::ToOsd { to, from, from_life, message, life });
+                } else if node.map_epoch < node.boot_epoch.0 {
                     node.held.push(Ev::ToOsd { to, from, from_life, message, life });
-                } else if self.nodes[&from].isolated {
-                    self.node(from).held.push(Ev::ToOsd { to, from, from_life, message, life });
                 } else {
                     self.ensure_pg(to);
                     self.drive(to, Event::Message { from, message });
@@ -407,11 +411,8 @@ impl World {
             } else if member || self.nodes[&osd].store.durable.meta.is_some() {
                 self.ensure_pg(osd);
             }
-            let node = self.node(osd);
-            if !node.isolated {
-                for ev in std::mem::take(&mut self.node(osd).held) {
-                    self.after(0, ev);
-                }
+            for ev in std::mem::take(&mut self.node(osd).held) {
+                self.dispatch(ev);
             }
         }
         if !self.authority.is_up(osd) {
@@ -672,7 +673,7 @@ impl World {
         node.life += 1;
         node.pg = None;
         node.stats = None;
-        node.held.retain(|ev| matches!(ev, Ev::ToOsd { to, .. } if *to != osd));
+        node.held.clear();
         node.last_hardened = 0;
         let life = node.life;
         self.after(detect_ms * MS, Ev::MarkDown { osd, life });
@@ -722,7 +723,7 @@ impl World {
         if node.paused {
             node.paused = false;
             for ev in std::mem::take(&mut self.node(osd).held) {
-                self.after(0, ev);
+                self.dispatch(ev);
             }
             self.publish_maps();
         }
@@ -741,8 +742,13 @@ impl World {
             return;
         }
         node.isolated = false;
-        for ev in std::mem::take(&mut self.node(osd).held) {
-            self.after(0, ev);
+        let links: Vec<(OsdId, OsdId)> = self.cut.keys().copied().collect();
+        for (from, to) in links {
+            if !self.nodes[&from].isolated && !self.nodes[&to].isolated {
+                for ev in self.cut.remove(&(from, to)).unwrap_or_default() {
+                    self.dispatch(ev);
+                }
+            }
         }
         let node = &self.nodes[&osd];
         if node.alive && node.boot_epoch == Epoch(u32::MAX) {
