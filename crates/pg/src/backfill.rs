@@ -60,7 +60,11 @@ impl Backfill {
                 !begin.covers(object) && end.covers(object)
             }
             Step::Push { left, .. } => left.contains(object),
-            Step::Idle | Step::ReserveLocal | Step::ReserveRemote | Step::Next { .. } | Step::Record { .. } => false,
+            Step::Idle
+            | Step::ReserveLocal
+            | Step::ReserveRemote
+            | Step::Next { .. }
+            | Step::Record { .. } => false,
         }
     }
 }
@@ -83,7 +87,7 @@ impl Pg {
         }
         match &self.backfill.step {
             Step::Idle => {
-                if self.is_recovered() && !self.peering.backfill_targets().is_empty() {
+                if self.is_recovered() && self.peering.has_backfill_targets() {
                     self.backfill.step = Step::ReserveLocal;
                     self.backfill.local_slot = true;
                     self.out.push(Effect::Reserve(Reservation::LocalBackfill));
@@ -101,8 +105,12 @@ impl Pg {
 
     pub(crate) fn on_reserved(&mut self, reservation: Reservation) {
         match reservation {
-            Reservation::LocalBackfill if matches!(self.backfill.step, Step::ReserveLocal) => self.next_target(),
-            Reservation::RemoteBackfill if self.backfill.remote_slot && self.state == State::ReplicaActive => {
+            Reservation::LocalBackfill if matches!(self.backfill.step, Step::ReserveLocal) => {
+                self.next_target()
+            }
+            Reservation::RemoteBackfill
+                if self.backfill.remote_slot && self.state == State::ReplicaActive =>
+            {
                 if let Some(primary) = self.primary() {
                     self.send(primary, Body::BackfillGranted);
                 }
@@ -130,7 +138,9 @@ impl Pg {
     }
 
     fn next_step(&mut self) {
-        let Some(peer) = self.backfill.target.and_then(|target| self.peering.peers.get(&target)) else { return };
+        let Some(peer) = self.backfill.target.and_then(|target| self.peering.peers.get(&target)) else {
+            return;
+        };
         let begin = peer.last_backfill.clone();
         self.backfill.step = Step::Next { begin: begin.clone() };
         self.list(Purpose::BackfillNext, begin, Position::Max, Some(self.config.backfill_chunk));
@@ -148,7 +158,9 @@ impl Pg {
             Purpose::BackfillNext => {
                 let Step::Next { begin } = &self.backfill.step else { return };
                 let end = match objects.last() {
-                    Some((last, _)) if objects.len() >= self.config.backfill_chunk => Position::At(last.head()),
+                    Some((last, _)) if objects.len() >= self.config.backfill_chunk => {
+                        Position::At(last.head())
+                    }
                     _ => Position::Max,
                 };
                 self.backfill.step = Step::Drain { begin: begin.clone(), end };
@@ -159,12 +171,20 @@ impl Pg {
                     self.compared();
                 }
             }
-            Purpose::BackfillScan { to, begin, end } => self.send(to, Body::BackfillObjects { begin, end, objects }),
+            Purpose::BackfillScan { to, begin, end } => {
+                self.send(to, Body::BackfillObjects { begin, end, objects })
+            }
             Purpose::Push(_) | Purpose::Pull { .. } => {}
         }
     }
 
-    pub(crate) fn on_backfill_objects(&mut self, from: OsdId, begin: &Position, end: &Position, objects: Listing) {
+    pub(crate) fn on_backfill_objects(
+        &mut self,
+        from: OsdId,
+        begin: &Position,
+        end: &Position,
+        objects: Listing,
+    ) {
         if self.backfill.target != Some(from) {
             return;
         }
@@ -179,11 +199,14 @@ impl Pg {
 
     fn compared(&mut self) {
         let Some(target) = self.backfill.target else { return };
-        let Step::Compare { begin, end, mine: Some(mine), theirs: Some(theirs) } = &self.backfill.step else { return };
+        let Step::Compare { begin, end, mine: Some(mine), theirs: Some(theirs) } = &self.backfill.step else {
+            return;
+        };
         let (begin, end) = (begin.clone(), end.clone());
         let mine: BTreeMap<ObjectKey, Version> = mine.iter().cloned().collect();
         let theirs: BTreeMap<ObjectKey, Version> = theirs.iter().cloned().collect();
-        let remove: Vec<ObjectKey> = theirs.keys().filter(|object| !mine.contains_key(object)).cloned().collect();
+        let remove: Vec<ObjectKey> =
+            theirs.keys().filter(|object| !mine.contains_key(object)).cloned().collect();
         let push: Vec<(ObjectKey, Version)> =
             mine.into_iter().filter(|(object, version)| theirs.get(object) != Some(version)).collect();
 

@@ -16,7 +16,7 @@ pub struct Config {
     /// Log entries kept while a copy is absent or behind, so that it can come back by log
     /// instead of backfill. About 200 bytes each.
     pub log_max_entries: usize,
-    /// Operations waiting in this group before the answer is [`crate::Reply::Busy`].
+    /// Operations admitted to this group and not answered, before the answer is [`crate::Reply::Busy`].
     pub max_ops: usize,
     /// Objects recovered at once, beyond those an operation waits for. The driver changes it as
     /// clients' latency asks.

@@ -28,7 +28,8 @@ pub use config::Canary;
 pub use config::Config;
 pub use effect::{Effect, LogChange, MonitorRequest, PersistedPg, PgTransaction, Reply, StoreChange};
 pub use event::{
-    ClientOp, Event, ListRange, ObjectChange, OpId, OpKind, Outcome, PersistToken, ReadToken, Reservation, Timer,
+    ClientOp, Event, ListRange, ObjectChange, OpId, OpKind, Outcome, PersistToken, ReadToken, Reservation,
+    Timer,
 };
 pub use info::{History, PgInfo};
 pub use interval::{CurrentInterval, Interval, OsdState, PastIntervals, PgMap};
@@ -76,8 +77,18 @@ pub struct Pg {
     waiting_for_map: VecDeque<(OsdId, Message)>,
     next_token: u64,
     after_persist: BTreeMap<PersistToken, After>,
-    last_stats: Option<PgStats>,
+    told: Option<Told>,
     out: Vec<Effect>,
+}
+
+/// What the last report rested on.
+#[derive(PartialEq, Eq, Debug)]
+struct Told {
+    epoch: Epoch,
+    flags: StateFlags,
+    missing: usize,
+    degraded: usize,
+    unfound: usize,
 }
 
 /// What waits for a transaction, and the interval it belongs to: in a later one it is void.
@@ -150,7 +161,7 @@ impl Pg {
             waiting_for_map: VecDeque::new(),
             next_token: 0,
             after_persist: BTreeMap::new(),
-            last_stats: None,
+            told: None,
             out: Vec::new(),
         }
     }
@@ -265,8 +276,12 @@ impl Pg {
     fn send_when_durable(&mut self, to: OsdId, body: Body) {
         let interval = self.interval();
         match self.after_persist.last_entry() {
-            Some(mut last) if last.get().interval == interval => last.get_mut().then.push(Then::Send(to, body)),
-            Some(_) => self.persist(Draft { then: SmallVec::from_iter([Then::Send(to, body)]), ..Draft::default() }),
+            Some(mut last) if last.get().interval == interval => {
+                last.get_mut().then.push(Then::Send(to, body))
+            }
+            Some(_) => {
+                self.persist(Draft { then: SmallVec::from_iter([Then::Send(to, body)]), ..Draft::default() })
+            }
             None => self.send(to, body),
         }
     }
@@ -278,10 +293,7 @@ impl Pg {
         self.info.log_tail = self.log.tail();
         self.info.last_complete = match self.missing.oldest_need() {
             None => self.log.head(),
-            Some(need) => {
-                let before = self.log.iter().map(|e| e.version).take_while(|v| *v < need).last();
-                before.unwrap_or(self.log.tail())
-            }
+            Some(need) => self.log.before(need),
         };
         self.next_token += 1;
         let token = PersistToken(self.next_token);
@@ -393,7 +405,9 @@ impl Pg {
                 Body::BackfillReserve => self.on_backfill_reserve(),
                 Body::BackfillRelease => self.on_backfill_release(),
                 Body::BackfillScan { begin, end } => self.on_backfill_scan(begin, end),
-                Body::BackfillProgress { through, remove } => self.on_backfill_progress(from, through, remove),
+                Body::BackfillProgress { through, remove } => {
+                    self.on_backfill_progress(from, through, remove)
+                }
                 Body::LeaseRequest { seq } => self.on_lease_request(from, seq),
                 Body::RemoveCopy => self.on_remove_copy(),
                 _ => {}
@@ -415,55 +429,64 @@ impl Pg {
 
     fn report(&mut self) {
         if !self.is_primary() {
-            self.last_stats = None;
+            self.told = None;
             return;
         }
-        let Some(stats) = self.stats() else { return };
-        let told = self.last_stats.as_ref().is_some_and(|last| {
-            // The version and the queue alone are not worth a report; they ride on the next one.
-            let same =
-                PgStats { last_update: last.last_update, ops_waiting: last.ops_waiting, ..stats.clone() };
-            *last == same
+        // The version and the queue alone are not worth a report; they ride on the next one.
+        let now = self.flags().map(|flags| Told {
+            epoch: self.epoch(),
+            flags,
+            missing: self.missing.len(),
+            degraded: self.degraded_copies(),
+            unfound: self.recovery.unfound.len(),
         });
-        if !told {
-            self.last_stats = Some(stats.clone());
-            self.out.push(Effect::Stats(stats));
+        if now != self.told {
+            self.told = now;
+            if let Some(stats) = self.stats() {
+                self.out.push(Effect::Stats(stats));
+            }
         }
+    }
+
+    fn flags(&self) -> Option<StateFlags> {
+        let map = self.map.as_ref()?;
+        let degraded = self.degraded_copies() + self.missing.len();
+        let serving_state = self.state == State::Active;
+        let backfill = serving_state && self.peering.has_backfill_targets();
+        let active = serving_state && self.has_min_size();
+        let undersized = serving_state && map.acting.len() < map.size;
+        let unfound = !self.recovery.unfound.is_empty();
+        Some(StateFlags {
+            active,
+            peered: serving_state && !active,
+            peering: self.state.is_peering() && !matches!(self.state, State::Down | State::Incomplete),
+            down: self.state == State::Down,
+            incomplete: self.state == State::Incomplete,
+            clean: active && degraded == 0 && !backfill && !undersized && map.acting == map.up,
+            undersized,
+            degraded: undersized || degraded > 0,
+            remapped: map.acting != map.up,
+            recovering: serving_state && degraded > 0 && (!unfound || !self.recovery.is_idle()),
+            recovery_unfound: unfound,
+            backfill_wait: backfill && !self.backfill.is_moving(),
+            backfilling: self.backfill.is_moving(),
+        })
     }
 
     /// What the primary has to tell, `None` before the first map.
     pub fn stats(&self) -> Option<PgStats> {
         let map = self.map.as_ref()?;
-        let degraded = self.degraded_copies() + self.missing.len();
-        let targets = self.peering.backfill_targets();
-        let recovered = self.state == State::Active && degraded == 0 && targets.is_empty();
-        let active = self.state == State::Active && self.has_min_size();
-        let state = StateFlags {
-            active,
-            peered: self.state == State::Active && !active,
-            peering: self.state.is_peering() || self.state == State::Reset,
-            down: self.state == State::Down,
-            incomplete: self.state == State::Incomplete,
-            clean: active && recovered && map.acting.len() >= map.size && map.acting == map.up,
-            undersized: map.acting.len() < map.size,
-            degraded: degraded > 0 || map.acting.len() < map.size,
-            remapped: map.acting != map.up,
-            recovering: self.state == State::Active && degraded > self.recovery.unfound.len(),
-            recovery_unfound: !self.recovery.unfound.is_empty(),
-            backfill_wait: self.state == State::Active && !targets.is_empty() && !self.backfill.is_moving(),
-            backfilling: self.backfill.is_moving(),
-        };
         Some(PgStats {
             pgid: self.info.pgid,
             epoch: map.epoch,
-            state,
+            state: self.flags()?,
             up: map.up.clone(),
             acting: map.acting.clone(),
             last_update: self.log.head(),
             missing_on_primary: self.missing.len(),
-            degraded_copies: degraded,
+            degraded_copies: self.degraded_copies() + self.missing.len(),
             unfound: self.recovery.unfound.len(),
-            backfill_targets: targets,
+            backfill_targets: self.peering.backfill_targets(),
             blocked_by: self.peering.blocked_by(),
             ops_waiting: self.ops.waiting(),
         })

@@ -122,6 +122,12 @@ impl PgLog {
         self.entries.get(at)
     }
 
+    /// Version of the newest entry older than `version`, or the tail.
+    pub(crate) fn before(&self, version: Version) -> Version {
+        let at = self.entries.partition_point(|entry| entry.version < version);
+        at.checked_sub(1).and_then(|at| self.entries.get(at)).map_or(self.tail, |entry| entry.version)
+    }
+
     /// The entry that answered a request.
     pub fn find_request(&self, request: &RequestId) -> Option<&LogEntry> {
         self.get(*self.requests.get(request)?)
@@ -371,10 +377,7 @@ mod tests {
         let mine = log(&[a.clone(), entry("a", v(1, 2), v(1, 1), EntryKind::Modify)]);
         let auth = log(&[a, entry("b", v(3, 2), Version::ZERO, EntryKind::Modify)]);
         let fates = fates(&mine, &auth, &MissingSet::default());
-        assert_eq!(
-            fates[&object("a")],
-            ObjectFate::Missing(MissingItem { need: v(1, 1), have: v(1, 2) })
-        );
+        assert_eq!(fates[&object("a")], ObjectFate::Missing(MissingItem { need: v(1, 1), have: v(1, 2) }));
         assert_eq!(
             fates[&object("b")],
             ObjectFate::Missing(MissingItem { need: v(3, 2), have: Version::ZERO })

@@ -89,7 +89,7 @@ impl Pg {
             self.out.push(Effect::Reply { op: op.id, reply: Reply::Again });
             return;
         }
-        if self.ops.waiting + self.ops.executing.len() >= self.config.max_ops {
+        if self.ops.waiting + self.ops.executing.len() + self.replication.arrivals() >= self.config.max_ops {
             self.out.push(Effect::Reply { op: op.id, reply: Reply::Busy });
             return;
         }
@@ -217,7 +217,9 @@ impl Pg {
             // The value was read before this moment, and nobody else has written before the
             // lease's end: it was the newest one at this moment.
             Outcome::Answer(bytes) if self.may_read() => self.reply_done(id, bytes),
-            Outcome::Failed(bytes) if op.kind == OpKind::Read && self.may_read() => self.reply_done(id, bytes),
+            Outcome::Failed(bytes) if op.kind == OpKind::Read && self.may_read() => {
+                self.reply_done(id, bytes)
+            }
             Outcome::Answer(_) => self.read_again(op),
             Outcome::Failed(_) if op.kind == OpKind::Read => self.read_again(op),
             // It turned out to write: it has to go through the order of writes.
@@ -243,7 +245,8 @@ impl Pg {
         if self.state != State::Active || self.leases.is_asking(self.now, self.config.lease_ms) {
             return;
         }
-        let acting: BTreeSet<OsdId> = self.acting().iter().copied().filter(|osd| *osd != self.whoami).collect();
+        let acting: BTreeSet<OsdId> =
+            self.acting().iter().copied().filter(|osd| *osd != self.whoami).collect();
         let seq = self.leases.ask(self.now, acting.clone(), self.config.lease_ms);
         for osd in acting {
             if let Some(seq) = seq {

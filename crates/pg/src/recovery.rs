@@ -1,11 +1,10 @@
 //! Log-based recovery: missing objects are pulled to the primary, then pushed to the copies that
 //! miss them. An operation that waits for an object brings it to the front.
 
-use crate::effect::Effect;
+use crate::effect::{Effect, MonitorRequest};
 use crate::event::{ListRange, ReadToken};
 use crate::message::Body;
 use crate::missing::MissingItem;
-use crate::effect::MonitorRequest;
 use crate::version::{ObjectKey, Position, Version};
 use crate::{Draft, Pg, State, StoreChange, Then};
 use bytes::Bytes;
@@ -73,6 +72,11 @@ impl Recovery {
     /// A new interval. Tokens go on counting: answers to old ones are told apart.
     pub fn reset(&mut self) {
         *self = Recovery { next_read: self.next_read, ..Recovery::new(self.limit) };
+    }
+
+    /// Whether nothing is under way.
+    pub fn is_idle(&self) -> bool {
+        self.moving.is_empty()
     }
 
     fn token(&mut self, purpose: Purpose) -> ReadToken {
@@ -147,7 +151,9 @@ impl Pg {
             }
             return;
         }
-        let missing = |(osd, peer): (&OsdId, &crate::peering::Peer)| peer.missing.get(object).map(|item| (*osd, item.need));
+        let missing = |(osd, peer): (&OsdId, &crate::peering::Peer)| {
+            peer.missing.get(object).map(|item| (*osd, item.need))
+        };
         let missing: Vec<(OsdId, Version)> = self.peering.peers.iter().filter_map(missing).collect();
         if let Some((_, version)) = missing.first().copied() {
             self.read_to_push(object.clone(), version, missing.into_iter().map(|(osd, _)| osd).collect());
@@ -191,7 +197,9 @@ impl Pg {
         match self.recovery.reads.remove(&token) {
             Some(Purpose::Push(object)) => self.push(object, found),
             Some(Purpose::Pull { to, object, need }) => match found {
-                Some((version, data)) if version == need => self.send(to, Body::Push { object, version, data }),
+                Some((version, data)) if version == need => {
+                    self.send(to, Body::Push { object, version, data })
+                }
                 _ => self.send(to, Body::PullFailed { object, need }),
             },
             _ => {}
@@ -279,7 +287,9 @@ impl Pg {
     }
 
     pub(crate) fn on_push_reply(&mut self, from: OsdId, object: &ObjectKey, version: Version) {
-        let Some(Moving::Pushing { waiting, version: pushed }) = self.recovery.moving.get_mut(object) else { return };
+        let Some(Moving::Pushing { waiting, version: pushed }) = self.recovery.moving.get_mut(object) else {
+            return;
+        };
         if *pushed != version || !waiting.remove(&from) {
             return;
         }
@@ -317,7 +327,7 @@ impl Pg {
 
     /// When everything is recovered: give the acting set back to CRUSH, or call it clean.
     pub(crate) fn finish_recovery(&mut self) {
-        if self.state != State::Active || !self.is_recovered() || !self.peering.backfill_targets().is_empty() {
+        if self.state != State::Active || !self.is_recovered() || self.peering.has_backfill_targets() {
             return;
         }
         let Some(map) = &self.map else { return };

@@ -18,6 +18,8 @@ use std::collections::BTreeMap;
 pub(crate) struct Replication {
     /// By the version of the last entry.
     in_flight: BTreeMap<Version, InFlight>,
+    /// Arrivals to be answered.
+    arrivals: usize,
 }
 
 #[derive(Debug)]
@@ -35,9 +37,17 @@ impl Replication {
     /// Joins a resend to the request whose entry has this version, if it is still under way.
     pub fn attach(&mut self, version: Version, op: OpId) -> bool {
         let next = self.in_flight.range_mut(version..).next();
-        let Some((_, in_flight)) = next.filter(|(_, in_flight)| in_flight.first <= version) else { return false };
+        let Some((_, in_flight)) = next.filter(|(_, in_flight)| in_flight.first <= version) else {
+            return false;
+        };
         in_flight.ops.push(op);
+        self.arrivals += 1;
         true
+    }
+
+    /// Arrivals waiting for copies to be durable.
+    pub fn arrivals(&self) -> usize {
+        self.arrivals
     }
 
     /// Everything before this is durable on all copies.
@@ -113,6 +123,7 @@ impl Pg {
         }
         self.ops.began_write(&object);
         let ops = SmallVec::from_iter([op]);
+        self.replication.arrivals += 1;
         self.replication.in_flight.insert(last, InFlight { first, object, waiting, ops, result });
         let mut draft = Draft::default();
         draft.then.push(Then::Committed(last));
@@ -143,11 +154,14 @@ impl Pg {
     fn trim_point(&self) -> Version {
         if self.config.canary(Bug::TrimLogTooFar) {
             let excess = self.log.len().saturating_sub(2);
-            return excess.checked_sub(1).and_then(|at| self.log.iter().nth(at)).map_or(self.log.tail(), |e| e.version);
+            return excess
+                .checked_sub(1)
+                .and_then(|at| self.log.iter().nth(at))
+                .map_or(self.log.tail(), |e| e.version);
         }
         let behind = self.degraded_copies() > 0
             || !self.missing.is_empty()
-            || !self.peering.backfill_targets().is_empty()
+            || self.peering.has_backfill_targets()
             || self.map.as_ref().is_some_and(|map| map.acting.len() < map.size);
         let keep = if behind { self.config.log_max_entries } else { self.config.log_min_entries };
         let Some(last_dropped) = self.log.len().checked_sub(keep + 1) else { return self.log.tail() };
@@ -159,7 +173,13 @@ impl Pg {
     }
 
     /// A replica's side.
-    pub(crate) fn on_rep_op(&mut self, from: OsdId, entries: Vec<LogEntry>, payload: Option<Bytes>, trim_to: Version) {
+    pub(crate) fn on_rep_op(
+        &mut self,
+        from: OsdId,
+        entries: Vec<LogEntry>,
+        payload: Option<Bytes>,
+        trim_to: Version,
+    ) {
         if self.state != State::ReplicaActive {
             return;
         }
@@ -187,7 +207,10 @@ impl Pg {
             }
         }
         for last in done {
-            let Some(InFlight { object, ops, result, .. }) = self.replication.in_flight.remove(&last) else { continue };
+            let Some(InFlight { object, ops, result, .. }) = self.replication.in_flight.remove(&last) else {
+                continue;
+            };
+            self.replication.arrivals -= ops.len();
             for op in ops {
                 self.reply_done(op, result.clone());
             }

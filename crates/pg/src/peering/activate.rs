@@ -108,7 +108,12 @@ impl Pg {
         self.persist(draft);
     }
 
-    pub(crate) fn on_activated(&mut self, from: OsdId, last_update: Version, missing: Vec<(ObjectKey, MissingItem)>) {
+    pub(crate) fn on_activated(
+        &mut self,
+        from: OsdId,
+        last_update: Version,
+        missing: Vec<(ObjectKey, MissingItem)>,
+    ) {
         if self.state != State::GetMissing || !self.peering.activating.contains(&from) {
             return;
         }

@@ -30,8 +30,13 @@ pub(crate) struct Choice {
 pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap) -> Option<Choice> {
     let whole = |info: &&PgInfo| !info.is_incomplete();
     let started = infos.values().map(|info| info.history.last_epoch_started).max()?;
-    let max_started =
-        infos.values().filter(|i| whole(i)).map(|i| i.last_epoch_started).max().unwrap_or_default().max(started);
+    let max_started = infos
+        .values()
+        .filter(|i| whole(i))
+        .map(|i| i.last_epoch_started)
+        .max()
+        .unwrap_or_default()
+        .max(started);
 
     let (&auth, auth_info) = infos
         .iter()
@@ -73,7 +78,12 @@ pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap) -> Option<Ch
 }
 
 /// Whether two acting sets are the same but for the order of the replicas.
-pub(crate) fn same_members(a: &[OsdId], a_primary: Option<OsdId>, b: &[OsdId], b_primary: Option<OsdId>) -> bool {
+pub(crate) fn same_members(
+    a: &[OsdId],
+    a_primary: Option<OsdId>,
+    b: &[OsdId],
+    b_primary: Option<OsdId>,
+) -> bool {
     a_primary == b_primary && a.len() == b.len() && a.iter().all(|osd| b.contains(osd))
 }
 

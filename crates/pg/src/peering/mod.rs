@@ -61,6 +61,10 @@ impl Peering {
         self.peers.iter().filter_map(unfinished).collect()
     }
 
+    pub fn has_backfill_targets(&self) -> bool {
+        self.peers.values().any(|peer| peer.last_backfill != Position::Max)
+    }
+
     pub fn blocked_by(&self) -> Vec<OsdId> {
         self.prior.blocked_by.iter().copied().collect()
     }
@@ -196,7 +200,8 @@ impl Pg {
 
     fn ask_for_infos(&mut self, again: bool) {
         let Peering { prior, infos, awaiting, .. } = &mut self.peering;
-        let need: BTreeSet<OsdId> = prior.probe.iter().filter(|osd| !infos.contains_key(osd)).copied().collect();
+        let need: BTreeSet<OsdId> =
+            prior.probe.iter().filter(|osd| !infos.contains_key(osd)).copied().collect();
         let ask: Vec<OsdId> = need.iter().filter(|osd| again || !awaiting.contains(osd)).copied().collect();
         *awaiting = need;
         for osd in ask {

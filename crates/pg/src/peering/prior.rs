@@ -24,7 +24,8 @@ impl PriorSet {
         let mut set = PriorSet::default();
         set.probe.extend(map.up.iter().chain(&map.acting));
         for interval in relevant(past, started) {
-            let (up, down): (Vec<OsdId>, Vec<OsdId>) = interval.acting.iter().partition(|osd| map.osd(**osd).up);
+            let (up, down): (Vec<OsdId>, Vec<OsdId>) =
+                interval.acting.iter().partition(|osd| map.osd(**osd).up);
             let lost = down.iter().any(|osd| map.osd(*osd).lost_at > interval.first);
             if up.is_empty() && !lost {
                 set.blocked_by.extend(down);

@@ -115,7 +115,10 @@ impl Authority {
     }
 
     pub fn pg_temp(&mut self, from: OsdId, acting: Vec<OsdId>) {
-        if self.latest().primary == Some(from) && self.pg_temp != acting && acting.iter().all(|osd| self.is_up(*osd)) {
+        if self.latest().primary == Some(from)
+            && self.pg_temp != acting
+            && acting.iter().all(|osd| self.is_up(*osd))
+        {
             self.pg_temp = acting;
             self.publish();
         }

@@ -75,8 +75,17 @@ fn the_checker_tells_stale_reads_lost_writes_and_doubled_ones() {
     };
     let one = 1u64.to_be_bytes();
     let twice = [one, one].concat();
-    assert!(is_linearizable(&[op(Action::Set(1), 0, Some((5, b"ok"))), op(Action::Read, 6, Some((7, &one)))]));
-    assert!(!is_linearizable(&[op(Action::Set(1), 0, Some((5, b"ok"))), op(Action::Read, 6, Some((7, ABSENT)))]));
+    assert!(is_linearizable(&[
+        op(Action::Set(1), 0, Some((5, b"ok"))),
+        op(Action::Read, 6, Some((7, &one)))
+    ]));
+    assert!(!is_linearizable(&[
+        op(Action::Set(1), 0, Some((5, b"ok"))),
+        op(Action::Read, 6, Some((7, ABSENT)))
+    ]));
     assert!(is_linearizable(&[op(Action::Set(1), 0, None), op(Action::Read, 6, Some((7, ABSENT)))]));
-    assert!(!is_linearizable(&[op(Action::Append(1), 0, Some((5, &one))), op(Action::Read, 6, Some((7, &twice)))]));
+    assert!(!is_linearizable(&[
+        op(Action::Append(1), 0, Some((5, &one))),
+        op(Action::Read, 6, Some((7, &twice)))
+    ]));
 }

@@ -35,7 +35,8 @@ fn run(seed: u64, canary: Option<Canary>) -> Result<Report, Violation> {
         min_size: if size == 2 { 1 } else { 2 },
         objects: rng.range(2, 7) as usize,
         clients: rng.range(2, 4) as usize,
-        config: Config { canary, ..sim_config() },
+        // Shorter than a cut takes to be noticed, and longer.
+        config: Config { canary, lease_ms: if rng.one_in(2) { 150 } else { 900 }, ..sim_config() },
     };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, setup);
@@ -93,7 +94,12 @@ fn many_seeds() {
         "{count} seeds: {events} events, {operations} operations, {} virtual seconds, faults {faults:?}",
         virtual_us / 1_000_000
     );
-    assert!(failed.is_empty(), "{} of {count} seeds failed, first {:?}", failed.len(), &failed[..failed.len().min(10)]);
+    assert!(
+        failed.is_empty(),
+        "{} of {count} seeds failed, first {:?}",
+        failed.len(),
+        &failed[..failed.len().min(10)]
+    );
 }
 
 #[test]

@@ -1,1 +1,260 @@
-//! Scenarios.
+//! What happens to a group, told one story at a time.
+
+use crate::checker::Action;
+use crate::world::{MS, Setup, World, sim_config};
+use cairn_pg::{Config, Position, State};
+use cairn_types::OsdId;
+
+const SECOND: u64 = 1_000 * MS;
+
+/// A clean group of three copies on `osds` OSDs.
+fn cluster(osds: usize, config: Config) -> World {
+    let setup = Setup { osds, size: 3, min_size: 2, objects: 8, clients: 2, config };
+    let mut world = World::new(7, setup);
+    assert!(world.run_while(5 * SECOND, World::is_clean), "{}", world.state());
+    world
+}
+
+fn primary(world: &World) -> OsdId {
+    world.authority.latest().primary.expect("a primary")
+}
+
+fn replicas(world: &World) -> Vec<OsdId> {
+    world.authority.latest().acting[1..].to_vec()
+}
+
+/// Client 1 (whose maps are fresh) does it and is answered.
+fn done(world: &mut World, object: usize, action: Action) -> Vec<u64> {
+    let request = world.request(1, object, action);
+    assert!(
+        world.run_while(5 * SECOND, |world| world.answer(request).is_some()),
+        "{action:?}: {}",
+        world.state()
+    );
+    let answer = world.answer(request).expect("answered");
+    answer.chunks_exact(8).map(|v| u64::from_be_bytes(v.try_into().expect("eight bytes"))).collect()
+}
+
+fn becomes_clean(world: &mut World) {
+    if let Err(violation) = world.settle() {
+        panic!("{violation:?}");
+    }
+    world.check_copies().expect("copies alike");
+}
+
+#[test]
+fn a_primary_that_is_cut_off_stops_answering_before_another_writes() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    let old = primary(&world);
+    world.isolate(old);
+    // Client 0 has not heard of the new map: it goes on asking the old primary.
+    for _ in 0..40 {
+        world.request(0, 0, Action::Read);
+        world.run_until(world.now + 10 * MS);
+    }
+    done(&mut world, 0, Action::Set(2));
+    assert_ne!(primary(&world), old);
+    let late = world.request(0, 0, Action::Read);
+    world.run_until(world.now + SECOND);
+    world.heal(old);
+    becomes_clean(&mut world);
+    assert_eq!(world.answer(late).as_deref(), Some(&2u64.to_be_bytes()[..]));
+}
+
+#[test]
+fn a_paused_primary_wakes_up_to_no_lease() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    done(&mut world, 0, Action::Read);
+    let old = primary(&world);
+    let asked = world.request(0, 0, Action::Read);
+    world.pause(old, 2_500);
+    done(&mut world, 0, Action::Set(2));
+    becomes_clean(&mut world);
+    assert!(world.answer(asked).is_some());
+}
+
+#[test]
+fn an_interrupted_backfill_goes_on_where_it_was() {
+    let mut world = cluster(3, Config { log_min_entries: 4, log_max_entries: 6, ..sim_config() });
+    for value in 0..30 {
+        done(&mut world, value as usize % 8, Action::Set(value));
+    }
+    let target = replicas(&world)[1];
+    world.wipe(target);
+    for value in 30..50 {
+        done(&mut world, value as usize % 8, Action::Set(value));
+    }
+    world.restart(target);
+    let halfway = |world: &World| {
+        let meta = world.nodes[&target].store.durable.meta.as_ref();
+        meta.is_some_and(|meta| matches!(meta.info.last_backfill, Position::At(_)))
+    };
+    // Looked at closely: a backfill of eight objects is soon over.
+    while !halfway(&world) {
+        assert!(world.now < 60 * SECOND, "no backfill began: {}", world.state());
+        world.run_until(world.now + MS / 2);
+    }
+    world.crash(target, 50);
+    let reached =
+        world.nodes[&target].store.durable.meta.as_ref().expect("a copy").info.last_backfill.clone();
+    world.run_until(world.now + SECOND);
+    world.restart(target);
+    let resumed = |world: &World| {
+        let pg = world.nodes[&target].pg.as_ref();
+        pg.is_some_and(|pg| pg.state() == State::ReplicaActive)
+    };
+    while !resumed(&world) {
+        assert!(world.now < 90 * SECOND, "{}", world.state());
+        world.run_until(world.now + MS / 2);
+    }
+    let begins = world.nodes[&target].pg.as_ref().expect("a copy").info().last_backfill.clone();
+    assert!(begins >= reached, "began again from {begins:?}, was at {reached:?}");
+    becomes_clean(&mut world);
+}
+
+#[test]
+fn a_replica_that_comes_back_with_divergent_writes_forgets_them() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    let old = primary(&world);
+    for replica in replicas(&world) {
+        world.isolate(replica);
+    }
+    // Logged and stored by the primary alone: not acknowledged.
+    let alone = world.request(1, 0, Action::Append(2));
+    let made = world.request(1, 5, Action::Set(3));
+    world.run_until(world.now + 60 * MS);
+    assert!(world.answer(alone).is_none() && world.answer(made).is_none());
+    let divergent = world.nodes[&old].pg.as_ref().expect("a copy").log().head();
+    world.isolate(old);
+    let others: Vec<OsdId> = world.nodes.keys().copied().filter(|osd| *osd != old).collect();
+    for osd in others {
+        world.heal(osd);
+    }
+    // The requests are sent again to the new primary and happen there, once.
+    assert!(
+        world.run_while(10 * SECOND, |world| world.answer(alone).is_some() && world.answer(made).is_some())
+    );
+    world.heal(old);
+    becomes_clean(&mut world);
+    let log = world.nodes[&old].pg.as_ref().expect("a copy").log();
+    assert!(log.get(divergent).is_none(), "{divergent} is still there");
+    assert_eq!(done(&mut world, 0, Action::Read), [1, 2]);
+}
+
+#[test]
+fn a_change_that_reached_one_store_alone_dies_with_it() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    let old = primary(&world);
+    for replica in replicas(&world) {
+        world.isolate(replica);
+    }
+    world.request(1, 0, Action::Append(2));
+    world.run_until(world.now + 40 * MS);
+    // Everyone loses power at that moment, comes back and agrees; then the one store is lost.
+    for osd in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.heal(osd);
+        world.crash(osd, 10);
+        world.restart(osd);
+    }
+    assert!(world.run_while(5 * SECOND, |world| world.state().starts_with("active")));
+    world.wipe(old);
+    // What was acknowledged has survivors and is served, without the lost store.
+    let value = done(&mut world, 0, Action::Read);
+    assert!(value == [1] || value == [1, 2], "{value:?}");
+    becomes_clean(&mut world);
+}
+
+#[test]
+fn below_min_size_nothing_is_acknowledged_and_above_it_everything_goes_on() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    let gone = replicas(&world);
+    for osd in &gone {
+        world.crash(*osd, 50);
+    }
+    world.run_until(world.now + SECOND);
+    assert_eq!(world.state(), "undersized+degraded+peered");
+    let waits = world.request(1, 0, Action::Append(2));
+    world.run_until(world.now + 5 * SECOND);
+    assert!(world.answer(waits).is_none());
+    world.restart(gone[0]);
+    assert!(world.run_while(5 * SECOND, |world| world.answer(waits).is_some()), "{}", world.state());
+    assert_eq!(world.state(), "active+undersized+degraded");
+    becomes_clean(&mut world);
+}
+
+#[test]
+fn an_acting_set_that_changes_under_a_write_applies_it_once() {
+    let mut world = cluster(5, sim_config());
+    let mut expected = Vec::new();
+    for value in 0..12 {
+        let request = world.request(1, 0, Action::Append(value));
+        world.run_until(world.now + value * MS / 2);
+        let leaving = world.authority.latest().up[value as usize % 3];
+        world.authority.all_in();
+        world.authority.set_out(leaving, true);
+        world.publish_maps();
+        assert!(world.run_while(10 * SECOND, |world| world.answer(request).is_some()), "{}", world.state());
+        expected.push(value);
+    }
+    becomes_clean(&mut world);
+    assert_eq!(done(&mut world, 0, Action::Read), expected);
+}
+
+#[test]
+fn after_a_total_power_loss_everything_acknowledged_is_there() {
+    let mut world = cluster(3, sim_config());
+    world.start_clients();
+    world.run_until(world.now + 3 * SECOND);
+    let osds: Vec<OsdId> = world.nodes.keys().copied().collect();
+    for osd in &osds {
+        world.crash(*osd, 100);
+    }
+    world.run_until(world.now + SECOND);
+    for osd in &osds {
+        world.restart(*osd);
+    }
+    world.run_until(world.now + 2 * SECOND);
+    becomes_clean(&mut world);
+}
+
+#[test]
+fn an_interval_without_a_survivor_is_down_until_one_comes_back() {
+    let mut world = cluster(4, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    let members = world.authority.latest().acting.clone();
+    for osd in &members {
+        world.crash(*osd, 50);
+    }
+    world.run_until(world.now + SECOND);
+    // A new member that knows nothing may not begin with an empty group.
+    world.authority.set_out(members[0], true);
+    world.publish_maps();
+    world.run_until(world.now + 2 * SECOND);
+    assert_eq!(world.state(), "down");
+    world.restart(members[1]);
+    assert!(world.run_while(10 * SECOND, |world| world.state().starts_with("active")), "{}", world.state());
+    assert_eq!(done(&mut world, 0, Action::Read), [1]);
+    becomes_clean(&mut world);
+}
+
+#[test]
+fn min_size_raised_and_lowered_again_loses_nothing() {
+    let mut world = cluster(3, sim_config());
+    world.crash(replicas(&world)[0], 50);
+    done(&mut world, 0, Action::Set(1));
+    world.authority.set_min_size(3);
+    world.publish_maps();
+    world.run_until(world.now + SECOND);
+    let waits = world.request(1, 0, Action::Append(2));
+    world.run_until(world.now + 2 * SECOND);
+    assert!(world.answer(waits).is_none());
+    world.authority.set_min_size(2);
+    world.publish_maps();
+    assert!(world.run_while(5 * SECOND, |world| world.answer(waits).is_some()), "{}", world.state());
+    becomes_clean(&mut world);
+}

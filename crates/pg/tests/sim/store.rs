@@ -59,7 +59,10 @@ impl State {
 
     pub fn list(&self, range: &ListRange) -> Vec<(ObjectKey, Version)> {
         let within = self.objects.iter().filter(|(key, _)| !range.begin.covers(key) && range.end.covers(key));
-        within.take(range.limit.unwrap_or(usize::MAX)).map(|(key, (version, _))| (key.clone(), *version)).collect()
+        within
+            .take(range.limit.unwrap_or(usize::MAX))
+            .map(|(key, (version, _))| (key.clone(), *version))
+            .collect()
     }
 }
 

@@ -304,7 +304,13 @@ impl World {
                 let cut = self.nodes[&from].isolated || self.nodes[&to].isolated;
                 let node = self.node(to);
                 if cut {
-                    self.cut.entry((from, to)).or_default().push(Ev::ToOsd { to, from, from_life, message, life });
+                    self.cut.entry((from, to)).or_default().push(Ev::ToOsd {
+                        to,
+                        from,
+                        from_life,
+                        message,
+                        life,
+                    });
                 } else if node.map_epoch < node.boot_epoch.0 {
                     node.held.push(Ev::ToOsd { to, from, from_life, message, life });
                 } else {
@@ -466,7 +472,11 @@ impl World {
         match effect {
             Effect::Persist(txn) => {
                 let token = txn.token;
-                let delay = if self.rng.one_in(20) { self.rng.range(1, 60) * MS } else { self.rng.range(100, 3 * MS) };
+                let delay = if self.rng.one_in(20) {
+                    self.rng.range(1, 60) * MS
+                } else {
+                    self.rng.range(100, 3 * MS)
+                };
                 let at = (self.now + delay).max(self.nodes[&osd].last_hardened + 1);
                 let node = self.node(osd);
                 node.last_hardened = at;
@@ -474,7 +484,8 @@ impl World {
                 self.at(at, Ev::Hardened { osd, life, token });
             }
             Effect::Send { to, message } => {
-                let delay = if self.rng.one_in(30) { self.rng.range(1, 80) * MS } else { self.rng.range(50, 2 * MS) };
+                let delay =
+                    if self.rng.one_in(30) { self.rng.range(1, 80) * MS } else { self.rng.range(50, 2 * MS) };
                 let last = self.last_delivery.entry((osd, to)).or_default();
                 let at = (self.now + delay).max(*last + 1);
                 *last = at;
@@ -605,9 +616,12 @@ impl World {
     }
 
     fn send_request(&mut self, id: u64, attempt: u32) {
-        let Some(request) = self.requests.get_mut(&id).filter(|r| !r.done && r.attempt == attempt) else { return };
+        let Some(request) = self.requests.get_mut(&id).filter(|r| !r.done && r.attempt == attempt) else {
+            return;
+        };
         request.attempt += 1;
-        let (client, object, action, attempt) = (request.client, request.object, request.action, request.attempt);
+        let (client, object, action, attempt) =
+            (request.client, request.object, request.action, request.attempt);
         // Patience: then the same request is sent again, perhaps while the first still waits.
         let patience = self.rng.range(200, 700) * MS;
         self.after(patience, Ev::Send { request: id, attempt });
@@ -826,7 +840,9 @@ impl World {
         let map = self.authority.latest();
         let clean = map.primary.and_then(|primary| self.nodes[&primary].stats.as_ref());
         map.acting.len() >= 2
-            && clean.is_some_and(|stats| stats.state.clean && stats.epoch == map.epoch && stats.epoch > self.wiped_at)
+            && clean.is_some_and(|stats| {
+                stats.state.clean && stats.epoch == map.epoch && stats.epoch > self.wiped_at
+            })
     }
 
     pub fn stop_faults(&mut self) {
@@ -868,7 +884,8 @@ impl World {
                 self.request(1, object, Action::Read);
             }
         }
-        let settled = settled && self.run_while(5_000 * MS, |world| world.is_clean() && world.open_requests() == 0);
+        let settled =
+            settled && self.run_while(5_000 * MS, |world| world.is_clean() && world.open_requests() == 0);
         if let Some(violation) = self.violation.clone() {
             return Err(violation);
         }
