@@ -86,18 +86,14 @@ impl Pg {
             return;
         }
         match &self.backfill.step {
-            Step::Idle => {
-                if self.is_recovered() && self.peering.has_backfill_targets() {
-                    self.backfill.step = Step::ReserveLocal;
-                    self.backfill.local_slot = true;
-                    self.out.push(Effect::Reserve(Reservation::LocalBackfill));
-                }
+            Step::Idle if self.is_recovered() && self.peering.has_backfill_targets() => {
+                self.backfill.step = Step::ReserveLocal;
+                self.backfill.local_slot = true;
+                self.out.push(Effect::Reserve(Reservation::LocalBackfill));
             }
-            Step::Drain { begin, end } => {
-                if self.ops.is_quiet_in(begin, end) && self.is_recovered() {
-                    let (begin, end) = (begin.clone(), end.clone());
-                    self.compare(begin, end);
-                }
+            Step::Drain { begin, end } if self.ops.is_quiet_in(begin, end) && self.is_recovered() => {
+                let (begin, end) = (begin.clone(), end.clone());
+                self.compare(begin, end);
             }
             _ => {}
         }

@@ -149,6 +149,7 @@ pub enum MonitorRequest {
 
 /// What a group asks of its driver. To be carried out in order.
 #[derive(Clone, PartialEq, Debug)]
+#[allow(clippy::large_enum_variant, reason = "the commonest effect; a box would be an allocation per write")]
 pub enum Effect {
     /// Hand this to the store. Transactions become durable in the order given; until then reads
     /// may or may not see them.

@@ -147,7 +147,8 @@ impl Pg {
             return false;
         }
         if kind == OpKind::Read {
-            if writing || in_flight > 0 {
+            // A pulled object that is not durable yet may not be seen by a read.
+            if writing || in_flight > 0 || self.is_arriving(object) {
                 return false;
             }
             self.leases.wanted = true;

@@ -103,6 +103,11 @@ impl Pg {
         self.recovery.moving.contains_key(object)
     }
 
+    /// Whether the object was pulled and is not durable here yet.
+    pub(crate) fn is_arriving(&self, object: &ObjectKey) -> bool {
+        matches!(self.recovery.moving.get(object), Some(Moving::Storing))
+    }
+
     /// Whether nothing is missing anywhere.
     pub(crate) fn is_recovered(&self) -> bool {
         self.missing.is_empty() && self.degraded_copies() == 0 && self.recovery.moving.is_empty()

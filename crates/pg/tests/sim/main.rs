@@ -102,6 +102,22 @@ fn many_seeds() {
     );
 }
 
+/// Seeds that once found something.
+#[test]
+fn seeds_that_failed_once() {
+    let seeds = [
+        // A copy was removed while a later primary's question waited in it.
+        753, 955, //
+        // A read was let to an object that had been pulled and was not durable yet.
+        193, 221, 1993,
+    ];
+    for seed in seeds {
+        if let Err(violation) = run(seed, None) {
+            panic!("seed {seed}: {violation:?}");
+        }
+    }
+}
+
 #[test]
 fn the_same_seed_gives_the_same_log() {
     for seed in 0..10 {

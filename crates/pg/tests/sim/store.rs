@@ -18,6 +18,8 @@ pub struct Store {
     pub durable: State,
     pub view: State,
     pub pending: VecDeque<PgTransaction>,
+    /// Whether reads see what is not durable yet. A core may not depend on either.
+    pub reads_see_pending: bool,
 }
 
 /// A change of an object, as a payload: `S` set, `A` append, `D` delete, and eight bytes.
@@ -67,6 +69,11 @@ impl State {
 }
 
 impl Store {
+    /// What a read finds.
+    pub fn readable(&self) -> &State {
+        if self.reads_see_pending { &self.view } else { &self.durable }
+    }
+
     pub fn submit(&mut self, txn: PgTransaction) {
         self.view.apply(&txn);
         self.pending.push_back(txn);
@@ -87,6 +94,6 @@ impl Store {
     }
 
     pub fn remove(&mut self) {
-        *self = Store::default();
+        *self = Store { reads_see_pending: self.reads_see_pending, ..Store::default() };
     }
 }

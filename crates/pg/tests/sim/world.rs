@@ -160,7 +160,7 @@ impl World {
         for osd in &order {
             let node = Node {
                 pg: None,
-                store: Store::default(),
+                store: Store { reads_see_pending: seed.is_multiple_of(2), ..Store::default() },
                 alive: true,
                 paused: false,
                 isolated: false,
@@ -337,11 +337,11 @@ impl World {
             }
             Ev::Execute { osd, op, .. } => self.execute(osd, op),
             Ev::Read { osd, token, object, .. } => {
-                let object = self.nodes[&osd].store.view.objects.get(&object).cloned();
+                let object = self.nodes[&osd].store.readable().objects.get(&object).cloned();
                 self.drive(osd, Event::ObjectRead { token, object });
             }
             Ev::List { osd, token, range, .. } => {
-                let objects = self.nodes[&osd].store.view.list(&range);
+                let objects = self.nodes[&osd].store.readable().list(&range);
                 self.drive(osd, Event::Listed { token, objects });
             }
             Ev::Reserved { osd, reservation, .. } => self.drive(osd, Event::Reserved(reservation)),
@@ -549,7 +549,7 @@ impl World {
     fn execute(&mut self, osd: OsdId, op: ClientOp) {
         let action = self.requests[&op.request.tid].action;
         let node = &self.nodes[&osd];
-        let stored = node.store.view.objects.get(&op.object);
+        let stored = node.store.readable().objects.get(&op.object);
         let stored_version = stored.map_or(Version::ZERO, |(version, _)| *version);
         let content = stored.map(|(_, content)| content.clone());
         let change = |delete, payload: Bytes, result: Bytes| Outcome::Change {
@@ -720,7 +720,7 @@ impl World {
         self.crash(osd, 100);
         let born = self.authority.epoch();
         let node = self.node(osd);
-        node.store = Store::default();
+        node.store.remove();
         node.born = born;
         self.wiped_at = born;
     }
