@@ -152,15 +152,23 @@ fn a_change_that_reached_one_store_alone_dies_with_it() {
     for replica in replicas(&world) {
         world.isolate(replica);
     }
+    let stored = |world: &World| world.nodes[&old].store.durable.meta.as_ref().map(|meta| meta.log.head());
+    let before = stored(&world);
     world.request(1, 0, Action::Append(2));
-    world.run_until(world.now + 40 * MS);
-    // Everyone loses power at that moment, comes back and agrees; then the one store is lost.
+    while stored(&world) == before {
+        world.run_until(world.now + MS / 5);
+    }
+    // Everyone loses power at that moment, and what was on its way is lost.
     for osd in world.nodes.keys().copied().collect::<Vec<_>>() {
-        world.heal(osd);
         world.crash(osd, 10);
+        world.heal(osd);
         world.restart(osd);
     }
-    assert!(world.run_while(5 * SECOND, |world| world.state().starts_with("active")));
+    // They agree; that moment the one store is lost.
+    while !world.state().starts_with("active") {
+        assert!(world.now < 60 * SECOND, "{}", world.state());
+        world.run_until(world.now + MS / 5);
+    }
     world.wipe(old);
     // What was acknowledged has survivors and is served, without the lost store.
     let value = done(&mut world, 0, Action::Read);
