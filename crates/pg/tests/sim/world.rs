@@ -124,6 +124,8 @@ pub struct World {
     pub config: Config,
     /// When faults and new requests stop.
     pub quiet_from: u64,
+    /// Newest epoch the group was clean in.
+    clean_at: Epoch,
     wiped_at: Epoch,
     pub digest: u64,
     pub events: u64,
@@ -210,6 +212,7 @@ impl World {
             next_op: 0,
             config: setup.config,
             quiet_from: u64::MAX,
+            clean_at: Epoch(0),
             wiped_at: Epoch(0),
             digest: 0xcbf2_9ce4_8422_2325,
             events: 0,
@@ -524,6 +527,9 @@ impl World {
             Effect::Stats(stats) => {
                 self.log(&format!("{osd} {}", stats.state));
                 let state = stats.state;
+                if state.clean {
+                    self.clean_at = stats.epoch;
+                }
                 let seen = [
                     (state.backfilling, "seen backfilling"),
                     (state.recovering, "seen recovering"),
@@ -824,7 +830,7 @@ impl World {
                 }
             }
             _ => {
-                if self.may_wipe(osd) {
+                if self.may_wipe() {
                     self.wipe(osd);
                     self.after(up_again, Ev::Restart(osd));
                 }
@@ -834,14 +840,15 @@ impl World {
         self.after(delay * MS, Ev::Fault);
     }
 
-    /// A disk may be replaced when the group has become clean since the last time, and another
-    /// member of the acting set keeps its disk.
-    fn may_wipe(&self, _osd: OsdId) -> bool {
+    /// A disk may be lost once between two clean states, while nothing is missing on another member
+    /// of the acting set: what was acknowledged then survives there.
+    fn may_wipe(&self) -> bool {
         let map = self.authority.latest();
-        let clean = map.primary.and_then(|primary| self.nodes[&primary].stats.as_ref());
+        let stats = map.primary.and_then(|primary| self.nodes[&primary].stats.as_ref());
         map.acting.len() >= 2
-            && clean.is_some_and(|stats| {
-                stats.state.clean && stats.epoch == map.epoch && stats.epoch > self.wiped_at
+            && self.clean_at > self.wiped_at
+            && stats.is_some_and(|stats| {
+                stats.state.active && stats.degraded_copies == 0 && stats.epoch == map.epoch
             })
     }
 
