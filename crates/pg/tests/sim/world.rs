@@ -140,8 +140,8 @@ pub fn sim_config() -> Config {
         lease_ms: 200,
         // A request must be remembered for as long as its client may send it again: more writes
         // than happen in the longest patience below.
-        log_min_entries: 100,
-        log_max_entries: 140,
+        log_min_entries: 50,
+        log_max_entries: 70,
         max_ops: 64,
         recovery_limit: 2,
         backfill_chunk: 2,
@@ -629,7 +629,7 @@ impl World {
         let (client, object, action, attempt) =
             (request.client, request.object, request.action, request.attempt);
         // Patience: then the same request is sent again, perhaps while the first still waits.
-        let patience = self.rng.range(200, 700) * MS;
+        let patience = self.rng.range(100, 350) * MS;
         self.after(patience, Ev::Send { request: id, attempt });
         let epoch = self.clients[client].map_epoch;
         let Some(primary) = self.authority.map(epoch).primary else { return };
