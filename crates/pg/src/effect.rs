@@ -18,8 +18,9 @@ pub enum Reply {
     Done(Bytes),
     /// Not here: this OSD is not the primary by the map of this epoch.
     NotPrimary(Epoch),
-    /// The interval changed under it: send it again, it may or may not have happened.
-    Again,
+    /// The interval changed under it, or before it: send it again by a map at least as new as this
+    /// epoch. It may or may not have happened; a resend of the same request never happens twice.
+    Again(Epoch),
     /// Too many operations wait here; send it again later.
     Busy,
 }

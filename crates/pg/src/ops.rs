@@ -86,7 +86,7 @@ impl Pg {
             return;
         }
         if op.epoch < self.interval() {
-            self.out.push(Effect::Reply { op: op.id, reply: Reply::Again });
+            self.out.push(Effect::Reply { op: op.id, reply: Reply::Again(self.interval()) });
             return;
         }
         if self.ops.waiting + self.ops.executing.len() + self.replication.arrivals() >= self.config.max_ops {
@@ -100,10 +100,11 @@ impl Pg {
     /// The interval changed: nothing that waits can be promised.
     pub(crate) fn reset_ops(&mut self) {
         let Ops { objects, executing, .. } = std::mem::take(&mut self.ops);
+        let reply = Reply::Again(self.interval());
         let waiting = objects.into_values().flat_map(|queue| queue.waiting).map(|op| op.id);
         let under_way = self.replication.take_ops();
         for op in waiting.chain(executing.into_keys()).chain(under_way) {
-            self.out.push(Effect::Reply { op, reply: Reply::Again });
+            self.out.push(Effect::Reply { op, reply: reply.clone() });
         }
     }
 

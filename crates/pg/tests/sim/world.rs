@@ -665,7 +665,7 @@ impl World {
                 self.clients[client].open -= 1;
                 self.history[object][at].answered = Some((now, bytes));
             }
-            Reply::Again | Reply::NotPrimary(_) | Reply::Busy => {
+            Reply::Again(_) | Reply::NotPrimary(_) | Reply::Busy => {
                 let attempt = request.attempt;
                 let delay = self.rng.range(5, 60) * MS;
                 self.after(delay, Ev::Send { request: id, attempt });
