@@ -229,25 +229,26 @@ impl<D: Device> Engine<D> {
             self.reads.active.insert(id, active);
             return;
         }
-        if active.error.is_none() && !self.has_canary(Canary::NoChecksum) {
-            if let Some((block, slot, found)) = first_damaged(&active) {
-                active.tries += 1;
-                let is_still_there = self.state.slot(active.nid, block).is_ok_and(|now| now == slot)
-                    && self.state.pending.get(slot.unit).is_none();
-                if !is_still_there && active.tries < TRIES_MAX {
-                    // It was overwritten or moved meanwhile.
-                    self.reads.active.insert(id, active);
-                    self.start_read(id);
-                    return;
-                }
-                active.error = Some(ReadError::Corrupt {
-                    object: active.request.object.to_string().into(),
-                    offset: block * BLOCK_BYTES,
-                    device_offset: slot.unit * BLOCK_BYTES,
-                    expected: slot.crc,
-                    found,
-                });
+        if active.error.is_none()
+            && !self.has_canary(Canary::NoChecksum)
+            && let Some((block, slot, found)) = first_damaged(&active)
+        {
+            active.tries += 1;
+            let is_still_there = self.state.slot(active.nid, block).is_ok_and(|now| now == slot)
+                && self.state.pending.get(slot.unit).is_none();
+            if !is_still_there && active.tries < TRIES_MAX {
+                // It was overwritten or moved meanwhile.
+                self.reads.active.insert(id, active);
+                self.start_read(id);
+                return;
             }
+            active.error = Some(ReadError::Corrupt {
+                object: active.request.object.to_string().into(),
+                offset: block * BLOCK_BYTES,
+                device_offset: slot.unit * BLOCK_BYTES,
+                expected: slot.crc,
+                found,
+            });
         }
         self.finish_read(active);
     }

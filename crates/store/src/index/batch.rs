@@ -8,6 +8,9 @@ use bytes::Bytes;
 use cairn_types::PgId;
 use std::sync::Arc;
 
+/// An object's number, and which of its shards.
+pub type ShardKey = (u64, u32);
+
 /// Everything that changed between two checkpoints, in its last form. Cheap to make: values are shared
 /// with the running state and encoded by whoever commits.
 #[derive(Debug, Default)]
@@ -16,8 +19,8 @@ pub struct Batch {
     pub collections: Vec<(PgId, bool)>,
     /// Heads; `None` for names that are gone.
     pub heads: Vec<(Bytes, Option<Arc<Head>>)>,
-    /// Shards; `None` for empty ones.
-    pub shards: Vec<((u64, u32), Option<Arc<Shard>>)>,
+    /// Shards by object and number; `None` for empty ones.
+    pub shards: Vec<(ShardKey, Option<Arc<Shard>>)>,
     /// Omaps that go as a whole.
     pub dropped_omaps: Vec<u64>,
     /// Omap entries; `None` for those that are gone.

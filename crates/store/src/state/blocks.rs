@@ -26,12 +26,10 @@ impl Planner<'_> {
     ) -> Result<(), PlanError> {
         let len = data.len();
         let skew = (offset % BLOCK_BYTES) as usize;
-        if let Some(given) = checksums {
-            if skew != 0 || len % BLOCK != 0 || given.len() != len / BLOCK {
-                return Err(
-                    TransactionError::Checksums { given: given.len(), offset, len: len as u64 }.into()
-                );
-            }
+        if let Some(given) = checksums
+            && (skew != 0 || !len.is_multiple_of(BLOCK) || given.len() != len / BLOCK)
+        {
+            return Err(TransactionError::Checksums { given: given.len(), offset, len: len as u64 }.into());
         }
         if len == 0 {
             return Ok(());
@@ -240,7 +238,7 @@ impl Planner<'_> {
     fn reserve(&mut self, wanted: u64) -> Result<(u64, usize), PlanError> {
         let alloc = &mut self.state.alloc;
         let keep = if self.removes { 0 } else { RESERVE_BLOCKS };
-        let run = if alloc.free_blocks() >= keep + 1 {
+        let run = if alloc.free_blocks() > keep {
             alloc.reserve(wanted.min(alloc.free_blocks() - keep))
         } else {
             None

@@ -321,11 +321,11 @@ impl Planner<'_> {
         self.plan.keys.insert(key.clone());
         self.heads.insert(key.clone(), Some(head.clone()));
         // Several changes of one head in a row need one.
-        if let Some(Mutation::PutHead { key: last, head: old }) = self.plan.mutations.last_mut() {
-            if *last == key {
-                *old = head;
-                return;
-            }
+        if let Some(Mutation::PutHead { key: last, head: old }) = self.plan.mutations.last_mut()
+            && *last == key
+        {
+            *old = head;
+            return;
         }
         self.push(Mutation::PutHead { key, head });
     }
