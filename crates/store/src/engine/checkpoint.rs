@@ -81,6 +81,9 @@ impl<D: Device> Engine<D> {
                 let (batch, freed) = self.state.take_batch(cut + 1, 0);
                 self.state.pending.begin_checkpoint(cut);
                 self.counters.checkpoints += 1;
+                if self.has_canary(Canary::EarlyTrim) {
+                    self.log.trim(cut);
+                }
                 Step::InPlace { cut, batch, freed }
             }
             Step::InPlace { cut, batch, freed } => {
@@ -121,9 +124,6 @@ impl<D: Device> Engine<D> {
 
     fn commit_index(&mut self, cut: u64, mut batch: Batch, freed: Vec<Freed>) -> Step {
         batch.checkpoint.log_position = self.log.position_after(cut);
-        if self.has_canary(Canary::EarlyTrim) {
-            self.log.trim(cut);
-        }
         self.runner.start(self.state.index(), batch);
         Step::Committing { cut, freed }
     }

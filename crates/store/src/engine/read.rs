@@ -321,8 +321,72 @@ fn crc_of_zeros() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+    use crate::device::Wait;
+    use crate::device::sim::{SimDevice, SimOptions};
+    use crate::engine::runner::Inline;
+    use crate::{CreateOptions, Op, OpenOptions, Transaction};
+    use cairn_types::{PoolId, SnapId};
+
     #[test]
     fn the_checksum_of_a_hole_is_that_of_zeros() {
-        assert_eq!(super::crc_of_zeros(), crc32fast::hash(&[0; super::BLOCK]));
+        assert_eq!(crc_of_zeros(), crc32fast::hash(&[0; BLOCK]));
+    }
+
+    /// What reading the second block of an object gives after a bit of it has changed on the medium, and
+    /// where that is.
+    fn read_rotten(canary: Option<Canary>) -> (Result<ReadData, ReadError>, u64) {
+        let device = SimDevice::new(16 << 20, SimOptions::default());
+        let medium = device.handle();
+        Engine::<SimDevice>::create(medium.blocking(), &CreateOptions::default()).unwrap();
+        let mut engine = Engine::open(device, &OpenOptions::default(), Box::new(Inline::default())).unwrap();
+        let pg = PgId { pool: PoolId(1), seed: 0 };
+        let object = ObjectId {
+            pool: pg.pool,
+            hash: 0,
+            namespace: String::new(),
+            key: String::new(),
+            name: "object".into(),
+            snap: SnapId::HEAD,
+        };
+        let data = Bytes::from(vec![7; 2 * BLOCK]);
+        let write = Op::Write { pg, object: object.clone(), offset: 0, data, checksums: None };
+        engine.submit(1, Transaction { ops: vec![Op::CreateCollection(pg), write] }).unwrap();
+        engine.request_checkpoint();
+        let mut events = Vec::new();
+        while engine.unfinished() > 0 || engine.is_checkpointing() {
+            engine.poll(Wait::Event, &mut events).unwrap();
+        }
+        let nid = engine.state.head(&object_key(pg, &object)).unwrap().unwrap().nid;
+        let device_offset = engine.state.slot(nid, 1).unwrap().unit * BLOCK_BYTES;
+        medium.rot(device_offset + 100, 3);
+        engine.set_canary(canary);
+        events.clear();
+        engine.read(2, ReadRequest { pg, object, offset: 0, len: 2 * BLOCK_BYTES }).unwrap();
+        while engine.unfinished() > 0 {
+            engine.poll(Wait::Event, &mut events).unwrap();
+        }
+        match events.pop() {
+            Some(Event::Read { token: 2, result }) => (result, device_offset),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_changed_bit_is_an_error_that_says_where() {
+        let (result, position) = read_rotten(None);
+        match result {
+            Err(ReadError::Corrupt { object, offset, device_offset, .. }) => {
+                assert!(object.contains("object"), "{object}");
+                assert_eq!((offset, device_offset), (BLOCK_BYTES, position));
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn without_verification_a_changed_bit_would_be_returned() {
+        let (result, _) = read_rotten(Some(Canary::NoChecksum));
+        assert_eq!(result.unwrap().data[BLOCK + 100], 7 ^ 1 << 3);
     }
 }

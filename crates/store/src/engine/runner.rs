@@ -1,6 +1,7 @@
 //! Who commits checkpoints to the index.
 
 use crate::device::Waker;
+use crate::device::sim::SplitMix64;
 use crate::error::StoreError;
 use crate::index::{Batch, Index};
 use std::fmt;
@@ -30,6 +31,38 @@ impl IndexRunner for Inline {
 
     fn finished(&mut self) -> Option<Result<u64, StoreError>> {
         self.result.take()
+    }
+}
+
+/// Commits on the caller's thread, only after it was looked for a while: transactions go on meanwhile, as
+/// they do beside a thread. For tests and simulation.
+#[derive(Debug)]
+pub struct Late {
+    rng: SplitMix64,
+    looks_max: u64,
+    looks: u64,
+    job: Option<(Arc<Index>, Batch)>,
+}
+
+impl Late {
+    /// Each commit comes after less than `looks_max` looks, drawn from the seed.
+    pub fn new(seed: u64, looks_max: u64) -> Self {
+        Late { rng: SplitMix64::new(seed), looks_max, looks: 0, job: None }
+    }
+}
+
+impl IndexRunner for Late {
+    fn start(&mut self, index: &Arc<Index>, batch: Batch) {
+        self.looks = self.rng.below(self.looks_max);
+        self.job = Some((Arc::clone(index), batch));
+    }
+
+    fn finished(&mut self) -> Option<Result<u64, StoreError>> {
+        if self.looks > 0 {
+            self.looks -= 1;
+            return None;
+        }
+        self.job.take().map(|(index, batch)| index.commit(&batch))
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use cairn_store::device::sim::SimDevice;
 use cairn_store::device::{BlockingDevice, Wait};
-use cairn_store::engine::runner::Inline;
+use cairn_store::engine::runner::Late;
 use cairn_store::fsck::{self, FsckOptions};
 use cairn_store::{Canary, CreateOptions, Engine, Event, Op, OpenOptions, ReadRequest, Transaction};
 use cairn_types::PgId;
@@ -17,14 +17,38 @@ use crate::model::{Object, State, object, pg};
 const LEN: u64 = 6 << 20;
 /// A transaction may take a quarter of it, and a workload goes around it.
 const LOG_BYTES: u64 = 512 << 10;
+/// What one record of [`Store::settle`] takes of it.
+const FILLER_RECORD_BYTES: u64 = 64 << 10;
 const INDEX_BYTES: u64 = 2 << 20;
 /// A checkpoint is asked for after every so many transactions.
 const CHECKPOINT_EVERY: u64 = 5;
 
+/// Looks for the end of a commit until it comes, at most.
+const COMMIT_LOOKS: u64 = 48;
+/// So many that the log goes around before.
+const COMMIT_LOOKS_LONG: u64 = 1000;
+
 /// The store, with one protection left out or none.
 #[derive(Clone, Copy, Debug)]
 pub struct Store {
-    pub canary: Option<Canary>,
+    canary: Option<Canary>,
+    commit_looks: u64,
+}
+
+impl Store {
+    pub fn sound() -> Self {
+        Store { canary: None, commit_looks: COMMIT_LOOKS }
+    }
+
+    pub fn broken(canary: Canary) -> Self {
+        let commit_looks = match canary {
+            Canary::EarlyTrim => COMMIT_LOOKS_LONG,
+            // At once, before what it speaks of gets in place after all.
+            Canary::CheckpointBeforeData => 1,
+            _ => COMMIT_LOOKS,
+        };
+        Store { canary: Some(canary), commit_looks }
+    }
 }
 
 pub struct Open {
@@ -100,7 +124,7 @@ impl Subject for Store {
         let mut open = self.open(device)?;
         let filler = Bytes::from(vec![1; 60 << 10]);
         let mut ops = vec![Op::CreateCollection(pg(9))];
-        for round in 0..7 {
+        for round in 1..LOG_BYTES / FILLER_RECORD_BYTES {
             let name = vec![("filler".to_owned(), filler.clone())];
             ops.push(Op::SetXattrs(pg(9), object("filler"), name));
             open.engine
@@ -127,8 +151,9 @@ impl Subject for Store {
             buffer_bytes: 4 << 20,
             ..OpenOptions::default()
         };
+        let runner = Late::new(device.handle().event_count(), self.commit_looks);
         let mut engine =
-            Engine::open(device, &options, Box::new(Inline::default())).map_err(|error| error.to_string())?;
+            Engine::open(device, &options, Box::new(runner)).map_err(|error| error.to_string())?;
         engine.set_canary(self.canary);
         Ok(Open { engine, events: Vec::new() })
     }

@@ -14,6 +14,8 @@ use harness::{Effort, Failure, Subject, torture};
 use journal::{Flaw, Journal};
 
 const EFFORT: Effort = Effort { transactions: 16, fsck_one_in: 4, again_one_in: 200 };
+/// Enough of them to go around the log.
+const LONG: Effort = Effort { transactions: 96, ..EFFORT };
 
 /// Runs workloads, a seed each, on every processor until so many crash points were opened.
 fn crash_points<S: Subject>(
@@ -75,7 +77,7 @@ fn setting(name: &str, default: u64) -> u64 {
 #[test]
 fn a_power_cut_at_any_boundary_leaves_a_prefix_with_everything_acknowledged() {
     let wanted = setting("CAIRN_CRASH_POINTS", CRASH_POINTS);
-    let points = crash_points(&Store { canary: None }, wanted, setting("CAIRN_CRASH_SEED", 1), EFFORT)
+    let points = crash_points(&Store::sound(), wanted, setting("CAIRN_CRASH_SEED", 1), EFFORT)
         .unwrap_or_else(|failure| panic!("{failure}"));
     println!("{points} crash points");
 }
@@ -92,7 +94,8 @@ fn a_store_without_any_one_protection_is_caught() {
         Canary::EarlyTrim,
         Canary::EarlyWriteBack,
     ] {
-        let found = crash_points(&Store { canary: Some(canary) }, CRASH_POINTS, 1, EFFORT);
+        let effort = if canary == Canary::EarlyTrim { LONG } else { EFFORT };
+        let found = crash_points(&Store::broken(canary), CRASH_POINTS, 1, effort);
         let failure = found.err().unwrap_or_else(|| panic!("{canary:?} was not caught"));
         eprintln!("{canary:?}: {failure}");
     }
