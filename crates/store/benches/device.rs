@@ -53,7 +53,7 @@ fn bench(criterion: &mut Criterion) {
                     for buf in buffers.drain(..) {
                         let offset = next();
                         let io =
-                            if write { Io::Write { offset, buf, durable } } else { Io::Read { offset, buf } };
+                            if write { Io::Write { offset, buf: buf.into(), durable } } else { Io::Read { offset, buf } };
                         device.submit(0, io);
                     }
                     while device.in_flight() > 0 {

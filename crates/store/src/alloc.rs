@@ -34,6 +34,8 @@ pub struct Allocator {
     /// Where the next search starts, as a word.
     cursor: usize,
     dirty_chunks: BTreeSet<u32>,
+    /// The one made dirty last: neighbours follow each other.
+    last_dirty: Option<u32>,
 }
 
 impl Allocator {
@@ -54,6 +56,7 @@ impl Allocator {
             busy_blocks: 0,
             cursor: 0,
             dirty_chunks: BTreeSet::new(),
+            last_dirty: None,
         }
     }
 
@@ -94,6 +97,7 @@ impl Allocator {
 
     /// Chunks changed since this was asked last.
     pub fn take_dirty_chunks(&mut self) -> BTreeSet<u32> {
+        self.last_dirty = None;
         std::mem::take(&mut self.dirty_chunks)
     }
 
@@ -243,7 +247,7 @@ impl Allocator {
             self.busy[word] |= mask;
             self.busy_blocks += 1;
         }
-        self.dirty_chunks.insert((bit / CHUNK_BLOCKS) as u32);
+        self.mark_dirty(bit);
         true
     }
 
@@ -257,8 +261,16 @@ impl Allocator {
         let bit = unit - self.base;
         self.used[(bit / 64) as usize] &= !(1 << (bit % 64));
         self.used_blocks -= 1;
-        self.dirty_chunks.insert((bit / CHUNK_BLOCKS) as u32);
+        self.mark_dirty(bit);
         true
+    }
+
+    fn mark_dirty(&mut self, bit: u64) {
+        let chunk = (bit / CHUNK_BLOCKS) as u32;
+        if self.last_dirty != Some(chunk) {
+            self.last_dirty = Some(chunk);
+            self.dirty_chunks.insert(chunk);
+        }
     }
 
     /// A freed block can be given out again.

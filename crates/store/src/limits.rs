@@ -30,8 +30,12 @@ pub const OMAP_VALUE_BYTES_MAX: usize = 1 << 20;
 /// payload twice does.
 pub const DIRECT_BYTES_MIN: usize = 64 << 10;
 
-/// Longest single read or write to the device: keeps the queue fair and buffers recyclable.
+/// Longest single write to the device: keeps the queue fair.
 pub const IO_BYTES_MAX: usize = 1 << 20;
+
+/// Longest single read of the device: an object's usual size, so that one that lies in one piece is answered
+/// without a copy.
+pub const READ_BYTES_MAX: usize = 4 << 20;
 
 /// Transactions accepted and not yet durable. One more is refused as busy.
 pub const QUEUE_TRANSACTIONS_MAX: usize = 4096;

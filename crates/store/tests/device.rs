@@ -70,7 +70,7 @@ fn queued_and_blocking_agree(mut fixture: Fixture<impl Device>) {
     let slot = LEN / room / 4096 * 4096;
     for tag in 0..room {
         let len = (1 + tag as usize % 8) * sector;
-        device.submit(tag, Io::Write { offset: tag * slot, buf: pattern(len, tag), durable: tag % 3 == 0 });
+        device.submit(tag, Io::Write { offset: tag * slot, buf: pattern(len, tag).into(), durable: tag % 3 == 0 });
     }
     assert_eq!((device.room(), device.in_flight()), (0, room as usize));
     let mut tags: Vec<u64> = Vec::new();
@@ -124,7 +124,7 @@ fn nothing_reaches_past_the_end(mut fixture: Fixture<impl Device>) {
     assert_eq!(kind(blocking.write_at(LEN - 1, &out)), io::ErrorKind::WriteZero);
     assert_eq!(kind(blocking.read_at(u64::MAX, &mut out)), io::ErrorKind::UnexpectedEof);
     assert_eq!(kind(device.write_durable_now(LEN, &pattern(4096, 1))), io::ErrorKind::WriteZero);
-    let write = one(device, Io::Write { offset: LEN - 4096, buf: pattern(8192, 1), durable: false });
+    let write = one(device, Io::Write { offset: LEN - 4096, buf: pattern(8192, 1).into(), durable: false });
     assert_eq!(kind(write.result), io::ErrorKind::WriteZero);
     assert!(write.buf.is_some());
     let read = one(device, Io::Read { offset: LEN - 4096, buf: pattern(8192, 1) });
@@ -168,7 +168,7 @@ fn a_waker_ends_a_sleep(mut fixture: Fixture<impl Device>) {
         }
         other.join().expect("waker thread");
         if round % 10 == 0 {
-            let io = Io::Write { offset: round * 4096, buf: pattern(4096, round), durable: false };
+            let io = Io::Write { offset: round * 4096, buf: pattern(4096, round).into(), durable: false };
             device.submit(round, io);
             while device.in_flight() > 0 {
                 device.poll(Wait::Event, &mut done).expect("poll");
@@ -184,7 +184,7 @@ fn dropping_waits_for_what_is_in_flight(mut fixture: Fixture<impl Device>) {
     for tag in 0..32 {
         fixture
             .device
-            .submit(tag, Io::Write { offset: tag * 65_536, buf: pattern(65_536, tag), durable: true });
+            .submit(tag, Io::Write { offset: tag * 65_536, buf: pattern(65_536, tag).into(), durable: true });
     }
     let mut done = Vec::new();
     fixture.device.poll(Wait::No, &mut done).expect("poll");
@@ -286,7 +286,7 @@ fn a_discard_gives_space_back() {
         return;
     }
     let path = fixture.device.medium().path().to_owned();
-    one(&mut fixture.device, Io::Write { offset: 0, buf: pattern(4 << 20, 1), durable: true })
+    one(&mut fixture.device, Io::Write { offset: 0, buf: pattern(4 << 20, 1).into(), durable: true })
         .result
         .expect("write");
     let before = std::fs::metadata(&path).expect("stat").blocks();
@@ -304,7 +304,7 @@ fn a_closed_device_can_be_opened_at_once() {
     let mut medium = FileMedium::create(&path, LEN).expect("create");
     for round in 0..50 {
         let mut device = FileDevice::new(medium, QueueKind::Uring).expect("queue");
-        one(&mut device, Io::Write { offset: 0, buf: pattern(4096, round), durable: false })
+        one(&mut device, Io::Write { offset: 0, buf: pattern(4096, round).into(), durable: false })
             .result
             .expect("write");
         drop(device);

@@ -5,6 +5,7 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use bytes::Bytes;
 use memmap2::MmapMut;
 
 /// Alignment of every buffer and unit of its capacity: the page, which every direct I/O accepts.
@@ -113,6 +114,41 @@ impl DerefMut for AlignedBuf {
 impl AsRef<[u8]> for AlignedBuf {
     fn as_ref(&self) -> &[u8] {
         self
+    }
+}
+
+/// What a write takes its bytes from.
+#[derive(Debug)]
+pub enum WriteBuf {
+    /// A buffer, given back when the write is done.
+    Own(AlignedBuf),
+    /// Somebody's bytes that lie well enough, held until the write is done: not copied.
+    Shared(Bytes),
+}
+
+impl WriteBuf {
+    /// The buffer, if it is one.
+    pub fn into_own(self) -> Option<AlignedBuf> {
+        match self {
+            WriteBuf::Own(buf) => Some(buf),
+            WriteBuf::Shared(_) => None,
+        }
+    }
+}
+
+impl From<AlignedBuf> for WriteBuf {
+    fn from(buf: AlignedBuf) -> Self {
+        WriteBuf::Own(buf)
+    }
+}
+
+impl Deref for WriteBuf {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            WriteBuf::Own(buf) => buf,
+            WriteBuf::Shared(bytes) => bytes,
+        }
     }
 }
 
@@ -330,7 +366,7 @@ mod tests {
         let mut kept = pool.get(4096);
         drop(pool);
         kept.fill(7);
-        let bytes = bytes::Bytes::from_owner(kept);
+        let bytes = Bytes::from_owner(kept);
         assert_eq!(bytes.len(), 4096);
     }
 

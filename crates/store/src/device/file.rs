@@ -265,7 +265,15 @@ fn geometry(file: &File, block_device: bool, direct: bool, access: Access) -> io
         };
     // The tail of a file that is no whole number of sectors cannot be used.
     let len_bytes = len_bytes - len_bytes % u64::from(sector_bytes);
-    Ok(Geometry { len_bytes, sector_bytes, discard })
+    Ok(Geometry { len_bytes, sector_bytes, discard, memory_align_bytes: memory_align_bytes(file) })
+}
+
+/// Where memory for direct I/O may lie: what the kernel says, else at pages.
+fn memory_align_bytes(file: &File) -> u32 {
+    let asked = StatxFlags::DIOALIGN;
+    let stat = rustix::fs::statx(file, "", AtFlags::EMPTY_PATH, asked);
+    let told = stat.ok().filter(|stat| stat.stx_mask & asked.bits() != 0).map(|stat| stat.stx_dio_mem_align);
+    told.filter(|align| align.is_power_of_two() && *align <= 4096).unwrap_or(4096)
 }
 
 /// The unit of direct I/O on a regular file: what the kernel says, else what a read accepts.
@@ -438,7 +446,13 @@ impl FileDevice {
 
     fn check(&self, io: &Io) {
         let (offset, len) = match io {
-            Io::Read { offset, buf } | Io::Write { offset, buf, .. } => (*offset, buf.len() as u64),
+            Io::Read { offset, buf } => (*offset, buf.len() as u64),
+            Io::Write { offset, buf, .. } => {
+                let align = self.medium.geometry.memory_align_bytes as usize;
+                let address = buf.as_ptr().addr();
+                assert!(address.is_multiple_of(align), "memory at {address:#x} is not aligned to {align}");
+                (*offset, buf.len() as u64)
+            }
             Io::Discard { offset, len } => (*offset, *len),
             Io::Flush => return,
         };

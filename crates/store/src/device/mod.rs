@@ -24,7 +24,7 @@ use std::fmt;
 use std::io;
 use std::sync::Arc;
 
-pub use buffer::{AlignedBuf, BufferPool};
+pub use buffer::{AlignedBuf, BufferPool, WriteBuf};
 
 /// What the medium can do, read once at open.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -36,6 +36,8 @@ pub struct Geometry {
     pub sector_bytes: u32,
     /// Whether [`Io::Discard`] gives space back; where false it succeeds and does nothing.
     pub discard: bool,
+    /// What the address of memory for direct I/O is a multiple of; a power of two, 4096 at most.
+    pub memory_align_bytes: u32,
 }
 
 /// One operation to queue. Offsets and lengths are multiples of [`Geometry::sector_bytes`].
@@ -52,8 +54,8 @@ pub enum Io {
     Write {
         /// Byte position on the device.
         offset: u64,
-        /// Source.
-        buf: AlignedBuf,
+        /// Source, at a multiple of [`Geometry::memory_align_bytes`].
+        buf: WriteBuf,
         /// On completion the bytes survive a power cut without a further flush.
         durable: bool,
     },
@@ -73,7 +75,7 @@ pub enum Io {
 pub struct Completion {
     /// The tag given to [`Device::submit`].
     pub tag: u64,
-    /// The buffer of a read or write, given back whatever the outcome.
+    /// The buffer of a read, or of a write that owned one, given back whatever the outcome.
     pub buf: Option<AlignedBuf>,
     /// A short transfer is an error, never a partial success.
     pub result: io::Result<()>,

@@ -136,7 +136,7 @@ fn perform(medium: &FileMedium, tag: u64, io: Io) -> Completion {
             let result = medium
                 .check_write(offset, buf.len() as u64)
                 .and_then(|()| medium.write_aligned(offset, &buf, durable));
-            Completion { tag, buf: Some(buf), result }
+            Completion { tag, buf: buf.into_own(), result }
         }
         Io::Flush => Completion { tag, buf: None, result: medium.flush() },
         Io::Discard { offset, len } => {

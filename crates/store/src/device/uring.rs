@@ -286,7 +286,8 @@ impl fmt::Debug for UringQueue {
 
 fn completion(tag: u64, io: Io, result: io::Result<()>) -> Completion {
     let buf: Option<AlignedBuf> = match io {
-        Io::Read { buf, .. } | Io::Write { buf, .. } => Some(buf),
+        Io::Read { buf, .. } => Some(buf),
+        Io::Write { buf, .. } => buf.into_own(),
         Io::Flush | Io::Discard { .. } => None,
     };
     Completion { tag, buf, result }

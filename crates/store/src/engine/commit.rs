@@ -139,7 +139,7 @@ impl<D: Device> Engine<D> {
                 for (at, piece) in (0..data.len()).step_by(IO_BYTES_MAX).enumerate() {
                     let piece = data.slice(piece..data.len().min(piece + IO_BYTES_MAX));
                     let unit = unit + (at * IO_BYTES_MAX) as u64 / BLOCK_BYTES;
-                    let buf = self.buffer_of(&piece);
+                    let buf = self.write_buf(&piece);
                     self.arriving_bytes += piece.len();
                     self.state.arriving.insert(unit, piece);
                     self.queue_io(
@@ -265,7 +265,7 @@ impl<D: Device> Engine<D> {
                 }
             }
         } else {
-            self.queue_io(Purpose::Record, Io::Write { offset, buf, durable });
+            self.queue_io(Purpose::Record, Io::Write { offset, buf: buf.into(), durable });
         }
     }
 

@@ -27,7 +27,7 @@ pub use query::{Stat, Usage};
 pub use read::{ReadData, ReadRequest};
 
 use crate::canary::Canary;
-use crate::device::{AlignedBuf, BufferPool, Completion, Device, Io, Wait};
+use crate::device::{BufferPool, Completion, Device, Io, Wait, WriteBuf};
 use crate::error::{ReadError, StoreError, SubmitError, TransactionError};
 use crate::format::superblock::Superblock;
 use crate::limits::{QUEUE_BYTES_MAX, QUEUE_TRANSACTIONS_MAX};
@@ -387,11 +387,15 @@ impl<D: Device> Engine<D> {
         }
     }
 
-    fn buffer_of(&self, data: &[u8]) -> AlignedBuf {
+    /// Whole blocks for a write: as they are where they lie well enough for the device, else copied.
+    fn write_buf(&self, data: &Bytes) -> WriteBuf {
+        let align = self.device.geometry().memory_align_bytes as usize;
+        if data.as_ptr().addr().is_multiple_of(align) {
+            return WriteBuf::Shared(data.clone());
+        }
         let mut buf = self.pool.get(data.len());
-        buf[..data.len()].copy_from_slice(data);
-        buf[data.len()..].fill(0);
-        buf
+        buf.copy_from_slice(data);
+        buf.into()
     }
 }
 

@@ -6,7 +6,8 @@ use crate::device::{AlignedBuf, Device, Io};
 use crate::error::{ReadError, SubmitError};
 use crate::format::values::Slot;
 use crate::key::object_key;
-use crate::limits::{BLOCK_BYTES, IO_BYTES_MAX};
+use crate::limits::{BLOCK_BYTES, READ_BYTES_MAX};
+use crate::state::shard_of;
 use bytes::{Bytes, BytesMut};
 use cairn_types::{ObjectId, PgId};
 use std::collections::BTreeMap;
@@ -178,8 +179,14 @@ impl<D: Device> Engine<D> {
         if active.len == 0 {
             return Ok(());
         }
+        let mut loaded = None;
         for block in active.first_block..end.div_ceil(BLOCK_BYTES) {
-            let slot = self.state.slot(head.nid, block)?;
+            let (number, place) = shard_of(block);
+            if loaded.as_ref().is_none_or(|(have, _)| *have != number) {
+                loaded = Some((number, self.state.shard(head.nid, number)?));
+            }
+            let shard = loaded.as_ref().and_then(|(_, shard)| shard.as_ref());
+            let slot = shard.map_or(Slot::HOLE, |shard| shard.slots[place]);
             if slot.is_hole() {
                 match active.pieces.last_mut() {
                     Some(Piece::Hole { blocks }) => *blocks += 1,
@@ -190,7 +197,7 @@ impl<D: Device> Engine<D> {
             } else {
                 match active.pieces.last_mut() {
                     Some(Piece::Device { slots, .. })
-                        if slots.len() < IO_BYTES_MAX / BLOCK
+                        if slots.len() < READ_BYTES_MAX / BLOCK
                             && slots.last().is_some_and(|last| last.unit + 1 == slot.unit) =>
                     {
                         slots.push(slot);

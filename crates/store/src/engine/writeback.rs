@@ -28,7 +28,7 @@ impl<D: Device> Engine<D> {
             self.writebacks += 1;
             self.queue_io(
                 Purpose::WriteBack(due),
-                Io::Write { offset: first * BLOCK_BYTES, buf, durable: false },
+                Io::Write { offset: first * BLOCK_BYTES, buf: buf.into(), durable: false },
             );
         }
     }

@@ -114,15 +114,14 @@ impl State {
             .collect();
         self.added_bytes += 16 * crcs.len() as u64;
         self.replace(nid, block, &slots, false)?;
+        let Some(payload) = payload else {
+            // What was to be written there before must not be written over it.
+            self.pending.free_run(unit, slots.len() as u64);
+            return Ok(());
+        };
         for (at, slot) in slots.iter().enumerate() {
-            match payload {
-                Some(payload) => {
-                    let at = at * BLOCK_BYTES as usize;
-                    self.pending.insert(slot.unit, payload.slice(at..at + BLOCK_BYTES as usize), seq);
-                }
-                // What was to be written there before must not be written over it.
-                None => self.pending.free(slot.unit),
-            }
+            let at = at * BLOCK_BYTES as usize;
+            self.pending.insert(slot.unit, payload.slice(at..at + BLOCK_BYTES as usize), seq);
         }
         Ok(())
     }
@@ -135,12 +134,15 @@ impl State {
             let count = (SHARD_BLOCKS - first).min(slots.len() - done);
             let new = &slots[done..done + count];
             done += count;
-            let old = self.shard(nid, number)?;
+            let snapshot = &self.snapshot;
+            let old = self.shards.take(&(nid, number), || snapshot.shard(nid, number))?;
             if old.is_none() && new.iter().all(Slot::is_hole) {
                 continue;
             }
-            let mut shard = old.map_or_else(Shard::default, |shard| (*shard).clone());
-            for (slot, new) in shard.slots[first..first + count].iter_mut().zip(new) {
+            // Not copied but while a checkpoint has it.
+            let mut shard = old.unwrap_or_default();
+            let first_freed = self.freed.len();
+            for (slot, new) in Arc::make_mut(&mut shard).slots[first..first + count].iter_mut().zip(new) {
                 if slot.unit != new.unit {
                     if !new.is_hole() && !self.alloc.mark_used(new.unit) {
                         return Err(Misfit::Contradiction("it uses a block that is in use, or is none"));
@@ -151,18 +153,22 @@ impl State {
                 }
                 *slot = *new;
             }
+            for run in self.freed[first_freed..].chunk_by(|a, b| a.unit + 1 == b.unit) {
+                self.pending.free_run(run[0].unit, run.len() as u64);
+            }
             self.put_shard(nid, number, shard);
         }
         Ok(())
     }
 
-    fn put_shard(&mut self, nid: u64, number: u32, shard: Shard) {
+    fn put_shard(&mut self, nid: u64, number: u32, shard: Arc<Shard>) {
         // An entry at its worst: a run for every block.
         self.added_bytes += 64;
-        let value = (!shard.is_empty()).then(|| Arc::new(shard));
+        let value = (!shard.is_empty()).then_some(shard);
         self.shards.put((nid, number), value, self.generation);
     }
 
+    /// One reference less. The caller tells `pending` of what is freed.
     fn let_go(&mut self, slot: Slot, discard: bool) -> Result<(), Misfit> {
         if slot.is_hole() {
             return Ok(());
@@ -177,7 +183,6 @@ impl State {
         if !self.alloc.mark_freed(slot.unit) {
             return Err(Misfit::Contradiction("it frees a block that is free"));
         }
-        self.pending.free(slot.unit);
         self.freed.push(Freed { unit: slot.unit, discard });
         Ok(())
     }
@@ -203,7 +208,7 @@ impl State {
             if !shard.slots[place].shared {
                 let mut shard = (*shard).clone();
                 shard.slots[place].shared = true;
-                self.put_shard(from.0, number, shard);
+                self.put_shard(from.0, number, Arc::new(shard));
             }
         }
         for (at, new) in slots.iter().enumerate() {
@@ -215,8 +220,10 @@ impl State {
             let mut shard = old.map_or_else(Shard::default, |shard| (*shard).clone());
             let old = std::mem::replace(&mut shard.slots[place], *new);
             // The count was raised for the new slot already, so letting go of the same unit is right too.
+            let first_freed = self.freed.len();
             self.let_go(old, true)?;
-            self.put_shard(to.0, number, shard);
+            self.freed[first_freed..].iter().for_each(|freed| self.pending.free(freed.unit));
+            self.put_shard(to.0, number, Arc::new(shard));
         }
         Ok(())
     }

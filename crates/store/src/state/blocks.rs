@@ -8,7 +8,7 @@ use super::shard_of;
 use crate::error::{ReadError, StoreError, TransactionError};
 use crate::format::mutation::Mutation;
 use crate::format::values::{Head, Shard, Slot};
-use crate::limits::{BLOCK_BYTES, DIRECT_BYTES_MIN};
+use crate::limits::{BLOCK_BYTES, DIRECT_BYTES_MIN, SHARD_BLOCKS};
 use bytes::{Bytes, BytesMut};
 use cairn_types::ObjectId;
 
@@ -178,6 +178,30 @@ impl Planner<'_> {
         Ok(())
     }
 
+    /// Forgets what neighbouring blocks refer to, but for those that are in these neighbouring units already.
+    fn let_go_run(&mut self, nid: u64, block: u64, count: usize, unit: u64) -> Result<(), StoreError> {
+        let mut done = 0;
+        while done < count {
+            let (number, first) = shard_of(block + done as u64);
+            let here = (SHARD_BLOCKS - first).min(count - done);
+            let slots = first..first + here;
+            let is_shared = |shard: &Shard| shard.slots[slots.clone()].iter().any(|slot| slot.shared);
+            let any = match self.shards.get(&(nid, number)) {
+                Some(shard) => is_shared(shard),
+                None => self.state.shard(nid, number)?.is_some_and(|shard| is_shared(&shard)),
+            };
+            // Only those that are shared count.
+            for at in done..if any { done + here } else { done } {
+                let old = self.slot(nid, block + at as u64)?;
+                if old.unit != unit + at as u64 {
+                    self.let_go(old)?;
+                }
+            }
+            done += here;
+        }
+        Ok(())
+    }
+
     /// Writes whole blocks: long spans to fresh blocks ahead of the record, short ones through it, over
     /// the blocks that are the object's own and into fresh ones elsewhere.
     fn write_blocks(&mut self, nid: u64, first: u64, data: &Bytes, crcs: &[u32]) -> Result<(), PlanError> {
@@ -208,12 +232,10 @@ impl Planner<'_> {
                 self.reserve(wanted as u64)?
             };
             let span = data.slice(at * BLOCK..(at + count) * BLOCK);
-            for step in 0..count {
+            self.let_go_run(nid, first + at as u64, count, unit)?;
+            // A write changes no block twice, so it does not ask for its own either.
+            for step in 0..if self.is_last_write { 0 } else { count } {
                 let (block, unit) = (first + (at + step) as u64, unit + step as u64);
-                let old = self.slot(nid, block)?;
-                if old.unit != unit {
-                    self.let_go(old)?;
-                }
                 self.set_slot(nid, block, Slot { unit, crc: crcs[at + step], shared: false })?;
                 self.blocks.insert(unit, span.slice(step * BLOCK..(step + 1) * BLOCK));
             }

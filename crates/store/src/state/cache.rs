@@ -59,17 +59,46 @@ impl<K: Ord + Clone, V> Cache<K, V> {
         Ok(value)
     }
 
+    /// The value as [`Self::get`] gives it, out of the cache, so that it can be changed in place where nobody
+    /// else holds it. [`Self::put`] follows.
+    pub fn take<E>(
+        &mut self,
+        key: &K,
+        load: impl FnOnce() -> Result<Option<V>, E>,
+    ) -> Result<Option<Arc<V>>, E> {
+        match self.entries.get_mut(key) {
+            Some(entry) => {
+                self.bytes -= (self.cost)(key, entry.value.as_deref());
+                let value = entry.value.take();
+                self.bytes += (self.cost)(key, None);
+                Ok(value)
+            }
+            None => Ok(load()?.map(Arc::new)),
+        }
+    }
+
     /// Changes the value; it stays until a batch with it is committed.
     pub fn put(&mut self, key: K, value: Option<Arc<V>>, generation: u64) {
-        self.dirty.insert(key.clone());
         self.insert(key, value, generation);
     }
 
     fn insert(&mut self, key: K, value: Option<Arc<V>>, generation: u64) {
         self.bytes += (self.cost)(&key, value.as_deref());
-        let entry = Entry { value, generation, referenced: true };
-        if let Some(old) = self.entries.insert(key.clone(), entry) {
-            self.bytes -= (self.cost)(&key, old.value.as_deref());
+        let new = Entry { value, generation, referenced: true };
+        match self.entries.get_mut(&key) {
+            Some(entry) => {
+                let old = mem::replace(entry, new);
+                self.bytes -= (self.cost)(&key, old.value.as_deref());
+                if generation != old.generation {
+                    self.dirty.insert(key);
+                }
+            }
+            None => {
+                if generation != 0 {
+                    self.dirty.insert(key.clone());
+                }
+                self.entries.insert(key, new);
+            }
         }
     }
 

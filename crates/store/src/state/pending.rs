@@ -76,6 +76,12 @@ impl Pending {
         self.settle(unit);
     }
 
+    /// A transaction frees neighbouring blocks, or gives them content that is in its place already.
+    pub fn free_run(&mut self, unit: u64, count: u64) {
+        let here: Vec<u64> = self.blocks.range(unit..unit + count).map(|(unit, _)| *unit).collect();
+        here.into_iter().for_each(|unit| self.free(unit));
+    }
+
     /// The version is in its place.
     pub fn written(&mut self, unit: u64, seq: u64) {
         let Some(block) = self.blocks.get_mut(&unit) else { return };

@@ -66,6 +66,9 @@ pub(super) struct Planner<'a> {
     next_nid: u64,
     /// Does nothing but free: may use the reserves.
     pub removes: bool,
+    /// The running operation is a write, and none after it looks at blocks: what it does to them need not
+    /// be laid over the state, for nothing will ask.
+    pub is_last_write: bool,
 }
 
 impl Plan {
@@ -103,6 +106,7 @@ impl State {
             omap: BTreeMap::new(),
             next_nid,
             removes,
+            is_last_write: false,
         };
         let result = planner.run(transaction, record_bytes_max);
         let plan = planner.plan;
@@ -123,7 +127,9 @@ impl State {
 
 impl Planner<'_> {
     fn run(&mut self, transaction: &Transaction, record_bytes_max: usize) -> Result<(), PlanError> {
-        for op in &transaction.ops {
+        let last_with_blocks = transaction.ops.iter().rposition(has_blocks);
+        for (at, op) in transaction.ops.iter().enumerate() {
+            self.is_last_write = Some(at) == last_with_blocks && matches!(op, Op::Write { .. });
             self.op(op)?;
         }
         limit("a transaction's record", self.plan.record_bytes(), record_bytes_max)?;
@@ -419,6 +425,29 @@ impl Planner<'_> {
             };
         }
         Ok(entries)
+    }
+}
+
+/// Whether an operation reads, writes or frees blocks.
+fn has_blocks(op: &Op) -> bool {
+    match op {
+        Op::Write { .. }
+        | Op::Zero { .. }
+        | Op::Truncate { .. }
+        | Op::Remove(..)
+        | Op::CloneRange { .. }
+        | Op::Clone { .. } => true,
+        Op::CreateCollection(_)
+        | Op::RemoveCollection(_)
+        | Op::Touch(..)
+        | Op::Rename { .. }
+        | Op::SetXattrs(..)
+        | Op::RemoveXattr(..)
+        | Op::OmapSet(..)
+        | Op::OmapRemove(..)
+        | Op::OmapRemoveRange { .. }
+        | Op::OmapClear(..)
+        | Op::OmapSetHeader(..) => false,
     }
 }
 

@@ -100,7 +100,7 @@ impl Journal {
 fn write(offset: u64, id: u64) -> Io {
     let mut buf = AlignedBuf::new(SLOT as usize);
     buf.chunks_mut(8).for_each(|word| word.copy_from_slice(&id.to_le_bytes()));
-    Io::Write { offset, buf, durable: offset < DATA }
+    Io::Write { offset, buf: buf.into(), durable: offset < DATA }
 }
 
 impl Subject for Journal {

@@ -133,6 +133,7 @@ impl SimDevice {
                 len_bytes: image.len_bytes(),
                 sector_bytes: options.sector_bytes,
                 discard: options.discard,
+                memory_align_bytes: 1,
             },
             queue_entries: options.queue_entries,
             state: Mutex::new(State {
@@ -449,7 +450,8 @@ impl Device for SimDevice {
             let result =
                 state.finish(queued.id, &mut queued.io, queued.fault, self.shared.geometry.len_bytes);
             let buf = match queued.io {
-                Io::Read { buf, .. } | Io::Write { buf, .. } => Some(buf),
+                Io::Read { buf, .. } => Some(buf),
+                Io::Write { buf, .. } => buf.into_own(),
                 Io::Flush | Io::Discard { .. } => None,
             };
             done.push(Completion { tag: queued.tag, buf, result });
@@ -613,7 +615,7 @@ mod tests {
     }
 
     fn write(device: &mut SimDevice, offset: u64, byte: u8) -> io::Result<()> {
-        device.submit(0, Io::Write { offset, buf: aligned(512, byte), durable: false });
+        device.submit(0, Io::Write { offset, buf: aligned(512, byte).into(), durable: false });
         let mut done = Vec::new();
         device.poll(Wait::Event, &mut done)?;
         done.remove(0).result
@@ -671,7 +673,7 @@ mod tests {
         let mut device = SimDevice::new(1 << 20, SimOptions::default());
         device.handle().inject(FaultRule::nth(OpKind::Write, 0, Fault::Slow(3)));
         for tag in 0..2 {
-            device.submit(tag, Io::Write { offset: tag * 512, buf: aligned(512, 1), durable: false });
+            device.submit(tag, Io::Write { offset: tag * 512, buf: aligned(512, 1).into(), durable: false });
         }
         let mut done = Vec::new();
         device.poll(Wait::Event, &mut done).expect("poll");
@@ -684,7 +686,7 @@ mod tests {
     #[should_panic(expected = "overlaps one in flight")]
     fn racing_operations_are_a_broken_engine() {
         let mut device = SimDevice::new(1 << 20, SimOptions::default());
-        device.submit(0, Io::Write { offset: 0, buf: aligned(1024, 1), durable: false });
+        device.submit(0, Io::Write { offset: 0, buf: aligned(1024, 1).into(), durable: false });
         device.submit(1, Io::Read { offset: 512, buf: aligned(512, 1) });
     }
 
@@ -699,7 +701,7 @@ mod tests {
             let io = match rng.below(8) {
                 0 => Io::Flush,
                 1 => Io::Discard { offset, len: 4096 },
-                n => Io::Write { offset, buf: aligned(512 * n as usize, step as u8), durable: n == 7 },
+                n => Io::Write { offset, buf: aligned(512 * n as usize, step as u8).into(), durable: n == 7 },
             };
             device.submit(step, io);
             while device.in_flight() > 20 {
