@@ -1,6 +1,7 @@
 //! What can go wrong, one type per boundary.
 
 use crate::device::file::OpenError;
+use crate::format::features::FeatureBits;
 use cairn_types::{ObjectId, PgId};
 use std::io;
 use std::sync::Arc;
@@ -39,9 +40,16 @@ pub enum StoreError {
         /// Ours.
         known: u32,
     },
-    /// Needs something this version does not have.
-    #[error("the store needs features {0:#x} that this cairn does not know: use the version that wrote it")]
-    Features(u64),
+    /// Uses something without which it cannot be read.
+    #[error(
+        "the store cannot be read: it uses incompat feature {0}, unknown to this cairn; use the version that wrote it"
+    )]
+    IncompatFeatures(FeatureBits),
+    /// Uses something that a writer must know.
+    #[error(
+        "the store can be looked at (`cairn store info`, `fsck`, `dump`) but not written: it uses ro_compat feature {0}, unknown to this cairn; use the version that wrote it"
+    )]
+    ReadOnlyFeatures(FeatureBits),
     /// The device shrank.
     #[error(
         "the store was made on {wanted} bytes but the device has {found}: it was truncated, or this is not its device"

@@ -10,8 +10,9 @@ use crate::alloc::Allocator;
 use crate::device::{BlockingDevice, BufferPool, Device};
 use crate::error::{Damage, StoreError};
 use crate::format::codec::{Malformed, Reader};
+use crate::format::features::Features;
 use crate::format::mutation::Mutation;
-use crate::format::superblock::{SUPERBLOCK_BYTES, Superblock, log_lengths};
+use crate::format::superblock::{Reserved, SUPERBLOCK_BYTES, Superblock, log_lengths, second_places};
 use crate::format::values::Checkpoint;
 use crate::index::Index;
 use crate::limits::BLOCK_BYTES;
@@ -100,7 +101,7 @@ fn layout(device: &dyn BlockingDevice, options: &CreateOptions) -> Result<Superb
         return Err(too_small("the device is too small for a store", device_bytes, least));
     }
     Ok(Superblock {
-        features: 0,
+        features: Features::default(),
         store: options.store,
         cluster: options.cluster,
         osd: options.osd,
@@ -112,6 +113,7 @@ fn layout(device: &dyn BlockingDevice, options: &CreateOptions) -> Result<Superb
         index_bytes,
         data_offset,
         data_blocks: (device_bytes - data_offset) / BLOCK_BYTES,
+        reserved: Reserved::default(),
     })
 }
 
@@ -134,9 +136,9 @@ impl<D: Device> Engine<D> {
         let superblock = layout(&*device, options)?;
         let failed =
             |action, offset| move |source| StoreError::Device { action, offset, source: Arc::new(source) };
-        // Neither copy of an old superblock may come back to life over new content.
+        // Neither copy of an old superblock may come back to life over new content, wherever the old log ended.
         let zeros = vec![0; 1 << 20];
-        for place in superblock.places() {
+        for place in std::iter::once(0).chain(second_places(superblock.device_bytes)) {
             device
                 .write_at(place, &zeros[..SUPERBLOCK_BYTES as usize])
                 .map_err(failed("write the superblock", place))?;
@@ -168,6 +170,7 @@ impl<D: Device> Engine<D> {
     pub fn open(device: D, options: &OpenOptions, runner: Box<dyn IndexRunner>) -> Result<Self, StoreError> {
         let blocking = device.blocking();
         let superblock = Superblock::read(&*blocking)?;
+        superblock.check_writable()?;
         if let Some(wanted) = options.cluster.filter(|wanted| *wanted != superblock.cluster) {
             let (found, wanted) = (hex(&superblock.cluster), hex(&wanted));
             return Err(StoreError::OtherCluster { found, wanted });

@@ -18,7 +18,8 @@ impl Reader {
         Reader { rest: bytes }
     }
 
-    fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
+    /// So many bytes, copied.
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], Malformed> {
         let field = self.rest.first_chunk::<N>().copied().ok_or(Malformed)?;
         let _ = self.rest.split_to(N);
         Ok(field)

@@ -2,6 +2,7 @@
 //! allocate more than their input is long, times a constant.
 
 pub mod codec;
+pub mod features;
 pub mod mutation;
 pub mod record;
 pub mod superblock;

@@ -1,26 +1,33 @@
 //! The superblock, twice: at the start of the device and behind the log.
 
 use super::codec::{Malformed, Put, Reader};
+use super::features::Features;
 use crate::device::BlockingDevice;
 use crate::error::StoreError;
 use crate::limits::BLOCK_BYTES;
 use bytes::Bytes;
+use std::fmt;
 use std::sync::Arc;
 
-/// First bytes of a superblock.
+/// First bytes of a superblock. They, the version behind them and the checksum at the sector's end are
+/// where they are in every version, so that each can tell that a store is of another.
 pub const MAGIC: &[u8; 8] = b"cairnosd";
 /// Version of the whole format.
 pub const VERSION: u32 = 1;
-/// Features this version knows that make a store unreadable to those who do not.
-pub const FEATURES_KNOWN: u64 = 0;
 /// A superblock's place.
 pub const SUPERBLOCK_BYTES: u64 = BLOCK_BYTES;
+/// Bytes of it that mean something: the least that any device writes as a whole.
+const SECTOR: usize = 512;
+/// Where the CRC-32 of everything before it in the sector is.
+const CRC_AT: usize = SECTOR - 4;
+/// Where fields end.
+const FIELDS_END: usize = 132;
 
 /// Who a store is and where its parts are. Written when it is made.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Superblock {
-    /// Features a reader must know.
-    pub features: u64,
+    /// What it uses beyond this version.
+    pub features: Features,
     /// The store's own random number.
     pub store: [u8; 16],
     /// The cluster's number; zero before it is known.
@@ -43,6 +50,24 @@ pub struct Superblock {
     pub data_offset: u64,
     /// How many blocks of 4 KiB it has.
     pub data_blocks: u64,
+    /// What features not known to this version keep here.
+    pub reserved: Reserved,
+}
+
+/// The part of a superblock that is zero in this version. Written back as it was found.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Reserved([u8; CRC_AT - FIELDS_END]);
+
+impl Default for Reserved {
+    fn default() -> Self {
+        Reserved([0; CRC_AT - FIELDS_END])
+    }
+}
+
+impl fmt::Debug for Reserved {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if *self == Reserved::default() { "zeros" } else { "in use" })
+    }
 }
 
 impl Superblock {
@@ -51,17 +76,25 @@ impl Superblock {
         [0, self.log_offset + self.log_bytes]
     }
 
+    /// Whether this version may write to the store.
+    ///
+    /// # Errors
+    /// [`StoreError::ReadOnlyFeatures`] when it must not.
+    pub fn check_writable(&self) -> Result<(), StoreError> {
+        self.features.unknown_ro_compat().map_or(Ok(()), |bits| Err(StoreError::ReadOnlyFeatures(bits)))
+    }
+
     /// One block.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(SUPERBLOCK_BYTES as usize);
         out.extend_from_slice(MAGIC);
         out.put_u32(VERSION);
         out.put_u32(self.log_unit_bytes);
-        out.put_u64(self.features);
+        out.put_u64(self.features.compat);
+        out.put_u64(self.features.ro_compat);
+        out.put_u64(self.features.incompat);
         out.extend_from_slice(&self.store);
         out.extend_from_slice(&self.cluster);
-        out.put_u32(self.osd as u32);
-        out.put_u32(0);
         for field in [
             self.device_bytes,
             self.log_offset,
@@ -73,55 +106,58 @@ impl Superblock {
         ] {
             out.put_u64(field);
         }
+        out.put_u32(self.osd as u32);
+        debug_assert_eq!(out.len(), FIELDS_END);
+        out.extend_from_slice(&self.reserved.0);
         let crc = crc32fast::hash(&out);
         out.put_u32(crc);
         out.resize(SUPERBLOCK_BYTES as usize, 0);
         out
     }
 
+    /// `None` where no superblock is, or a damaged one.
+    ///
+    /// # Errors
+    /// One that this version cannot read.
     pub(crate) fn decode(block: &[u8]) -> Result<Option<Self>, StoreError> {
-        const FIELDS: usize = 8 + 4 + 4 + 8 + 16 + 16 + 4 + 4 + 7 * 8;
-        let Some(fields) = block.get(..FIELDS) else { return Ok(None) };
-        if &fields[..8] != MAGIC {
+        let Some((sector, _)) = block.split_first_chunk::<SECTOR>() else { return Ok(None) };
+        let mut reader = Reader::new(Bytes::copy_from_slice(sector));
+        let crc = crc32fast::hash(&sector[..CRC_AT]).to_le_bytes();
+        if !sector.starts_with(MAGIC) || sector[CRC_AT..] != crc {
             return Ok(None);
         }
-        let mut reader = Reader::new(Bytes::copy_from_slice(&block[8..FIELDS + 4]));
-        let parsed = (|| {
-            let version = reader.u32()?;
-            let log_unit_bytes = reader.u32()?;
-            let features = reader.u64()?;
-            let store = reader.take(16)?;
-            let cluster = reader.take(16)?;
-            let osd = reader.u32()? as i32;
-            reader.u32()?;
-            let mut next = || reader.u64();
-            let superblock = Superblock {
-                features,
-                store: store.as_ref().try_into().map_err(|_| Malformed)?,
-                cluster: cluster.as_ref().try_into().map_err(|_| Malformed)?,
-                osd,
-                log_unit_bytes,
-                device_bytes: next()?,
-                log_offset: next()?,
-                log_bytes: next()?,
-                index_offset: next()?,
-                index_bytes: next()?,
-                data_offset: next()?,
-                data_blocks: next()?,
-            };
-            Ok::<_, Malformed>((version, superblock, reader.u32()?))
-        })();
-        let Ok((version, superblock, crc)) = parsed else { return Ok(None) };
-        if crc != crc32fast::hash(fields) {
-            return Ok(None);
+        match Self::take(&mut reader) {
+            Ok((VERSION, superblock)) => match superblock.features.unknown_incompat() {
+                Some(bits) => Err(StoreError::IncompatFeatures(bits)),
+                None => Ok(superblock.is_sound().then_some(superblock)),
+            },
+            Ok((found, _)) => Err(StoreError::Version { found, known: VERSION }),
+            Err(Malformed) => Ok(None),
         }
-        if version != VERSION {
-            return Err(StoreError::Version { found: version, known: VERSION });
-        }
-        if superblock.features & !FEATURES_KNOWN != 0 {
-            return Err(StoreError::Features(superblock.features & !FEATURES_KNOWN));
-        }
-        Ok(superblock.is_sound().then_some(superblock))
+    }
+
+    fn take(reader: &mut Reader) -> Result<(u32, Self), Malformed> {
+        reader.array::<8>()?;
+        let version = reader.u32()?;
+        let log_unit_bytes = reader.u32()?;
+        let features = Features { compat: reader.u64()?, ro_compat: reader.u64()?, incompat: reader.u64()? };
+        let (store, cluster) = (reader.array()?, reader.array()?);
+        let superblock = Superblock {
+            features,
+            store,
+            cluster,
+            log_unit_bytes,
+            device_bytes: reader.u64()?,
+            log_offset: reader.u64()?,
+            log_bytes: reader.u64()?,
+            index_offset: reader.u64()?,
+            index_bytes: reader.u64()?,
+            data_offset: reader.u64()?,
+            data_blocks: reader.u64()?,
+            osd: reader.u32()? as i32,
+            reserved: Reserved(reader.array()?),
+        };
+        Ok((version, superblock))
     }
 
     /// The parts lie one after the other, aligned, within the device.
@@ -143,40 +179,33 @@ impl Superblock {
                 .is_some_and(|len| behind(self.data_offset, len, self.device_bytes))
     }
 
-    /// Reads the first copy, or the second where the first is damaged.
+    /// Reads the first copy, or the second where the first is damaged or cannot be read.
     ///
     /// # Errors
-    /// [`StoreError::NotAStore`], a version or feature that is not known, a device that shrank.
+    /// [`StoreError::NotAStore`], a version or feature that is not known, a device that shrank; the device's,
+    /// when it refused to read the first copy and there is no second.
     pub fn read(device: &dyn BlockingDevice) -> Result<Self, StoreError> {
         let found_bytes = device.geometry().len_bytes;
         let mut block = vec![0; SUPERBLOCK_BYTES as usize];
-        let mut read = |offset: u64| {
-            if offset + SUPERBLOCK_BYTES > found_bytes {
-                return Ok(None);
+        let mut refused = None;
+        let mut found = None;
+        // The second copy's place is told by the first; where that is lost it is found by looking.
+        for place in std::iter::once(0).chain(second_places(found_bytes)) {
+            if place + SUPERBLOCK_BYTES > found_bytes {
+                break;
             }
-            device.read_at(offset, &mut block).map_err(|source| StoreError::Device {
-                action: "read the superblock",
-                offset,
-                source: Arc::new(source),
-            })?;
-            Superblock::decode(&block)
-        };
-        // The second copy's place is told by the first; where that is lost it is found by looking: the log
-        // is a whole number of these long, see `layout`.
-        let found = match read(0)? {
-            Some(found) => Some(found),
-            None => {
-                let mut found = None;
-                for place in second_places(found_bytes) {
-                    found = read(place)?.filter(|superblock| superblock.places()[1] == place);
-                    if found.is_some() {
-                        break;
-                    }
-                }
-                found
+            if let Err(source) = device.read_at(place, &mut block) {
+                let source = Arc::new(source);
+                let action = "read the superblock";
+                refused.get_or_insert(StoreError::Device { action, offset: place, source });
+                continue;
             }
-        };
-        let superblock = found.ok_or(StoreError::NotAStore)?;
+            found = Superblock::decode(&block)?.filter(|superblock| superblock.places().contains(&place));
+            if found.is_some() {
+                break;
+            }
+        }
+        let superblock = found.ok_or_else(|| refused.unwrap_or(StoreError::NotAStore))?;
         if superblock.device_bytes > found_bytes {
             return Err(StoreError::Truncated { wanted: superblock.device_bytes, found: found_bytes });
         }
@@ -190,8 +219,138 @@ pub fn log_lengths() -> impl DoubleEndedIterator<Item = u64> {
     (17..=32).map(|power| 1_u64 << power)
 }
 
-fn second_places(device_bytes: u64) -> impl Iterator<Item = u64> {
+/// Where the second copy may be.
+pub fn second_places(device_bytes: u64) -> impl Iterator<Item = u64> {
     log_lengths()
         .map(|len| SUPERBLOCK_BYTES + len)
         .filter(move |place| place + SUPERBLOCK_BYTES <= device_bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::device::sim::{Fault, FaultRule, OpKind, SimDevice, SimHandle, SimOptions};
+    use crate::dump::Dump;
+    use crate::engine::runner::Inline;
+    use crate::fsck::{self, FsckOptions};
+    use crate::{CreateOptions, Engine, OpenOptions};
+
+    const LOG_BYTES: u64 = 1 << 20;
+
+    fn options() -> CreateOptions {
+        CreateOptions { store: [7; 16], log_bytes: Some(LOG_BYTES), ..CreateOptions::default() }
+    }
+
+    fn store() -> (SimDevice, Arc<dyn BlockingDevice>) {
+        let device = SimDevice::new(16 << 20, SimOptions::default());
+        let blocking = device.handle().blocking();
+        Engine::<SimDevice>::create(Arc::clone(&blocking), &options()).unwrap();
+        (device, blocking)
+    }
+
+    /// A store as a later version would leave it, with something of its own in the reserved part.
+    fn store_with(features: Features) -> (SimDevice, Arc<dyn BlockingDevice>, Superblock) {
+        let (device, blocking) = store();
+        let mut superblock = Superblock::read(&*blocking).unwrap();
+        superblock.features = features;
+        superblock.reserved.0[300] = 0x5a;
+        for place in superblock.places() {
+            blocking.write_at(place, &superblock.encode()).unwrap();
+        }
+        (device, blocking, superblock)
+    }
+
+    fn open(device: SimDevice) -> Result<Engine<SimDevice>, StoreError> {
+        Engine::open(device, &OpenOptions::default(), Box::new(Inline::default()))
+    }
+
+    fn check(blocking: &Arc<dyn BlockingDevice>, repair: bool) -> Result<fsck::FsckReport, StoreError> {
+        fsck::check(blocking, &FsckOptions { deep: true, repair }, &mut |_, _| {})
+    }
+
+    #[test]
+    fn an_unknown_compat_feature_is_ignored_and_outlives_a_repair() {
+        let features = Features { compat: 1 << 63 | 1, ..Features::default() };
+        let (device, blocking, superblock) = store_with(features);
+        assert!(check(&blocking, false).unwrap().is_clean());
+        blocking.write_at(superblock.places()[1], &[0; 512]).unwrap();
+        assert_eq!(check(&blocking, true).unwrap().repaired.len(), 1);
+        let mut block = vec![0; SUPERBLOCK_BYTES as usize];
+        blocking.read_at(superblock.places()[1], &mut block).unwrap();
+        assert_eq!(Superblock::decode(&block).unwrap(), Some(superblock));
+        open(device).unwrap();
+    }
+
+    #[test]
+    fn an_unknown_ro_compat_feature_lets_read_but_not_write() {
+        let features = Features { ro_compat: 1 << 3 | 1 << 40, ..Features::default() };
+        let (device, blocking, _) = store_with(features);
+        assert!(check(&blocking, false).unwrap().is_clean());
+        assert_eq!(Dump::open(&blocking).unwrap().superblock().ro_compat_features, features.ro_compat);
+        let handle = device.handle();
+        let before = handle.event_count();
+        for error in [check(&blocking, true).unwrap_err(), open(device).unwrap_err()] {
+            assert!(matches!(error, StoreError::ReadOnlyFeatures(bits) if bits.mask() == features.ro_compat));
+            assert!(error.to_string().contains("ro_compat feature bits 3, 40,"), "{error}");
+        }
+        assert_eq!(handle.event_count(), before, "nothing was written");
+    }
+
+    #[test]
+    fn an_unknown_incompat_feature_is_refused() {
+        let features = Features { incompat: 1 << 17, ..Features::default() };
+        let (device, blocking, _) = store_with(features);
+        let refusals = [
+            check(&blocking, false).unwrap_err(),
+            Dump::open(&blocking).unwrap_err(),
+            Engine::<SimDevice>::create(Arc::clone(&blocking), &options()).unwrap_err(),
+            open(device).unwrap_err(),
+        ];
+        for error in refusals {
+            assert!(matches!(error, StoreError::IncompatFeatures(bits) if bits.mask() == 1 << 17), "{error}");
+            assert!(error.to_string().contains("incompat feature bit 17,"), "{error}");
+        }
+    }
+
+    #[test]
+    fn another_version_is_refused_by_its_number_whatever_else_it_has() {
+        let (device, blocking) = store();
+        let mut block = vec![0xff; SUPERBLOCK_BYTES as usize];
+        block[..8].copy_from_slice(MAGIC);
+        block[8..12].copy_from_slice(&2_u32.to_le_bytes());
+        let crc = crc32fast::hash(&block[..508]);
+        block[508..512].copy_from_slice(&crc.to_le_bytes());
+        blocking.write_at(0, &block).unwrap();
+        let error = open(device).unwrap_err();
+        assert!(matches!(error, StoreError::Version { found: 2, known: 1 }), "{error}");
+    }
+
+    fn unreadable(handle: &SimHandle, start: u64) {
+        let (kind, range) = (OpKind::Read, start..start + SUPERBLOCK_BYTES);
+        let fault = Fault::Error(libc::EIO);
+        handle.inject(FaultRule { kind, range, skip: 0, count: u64::MAX, fault });
+    }
+
+    #[test]
+    fn a_copy_that_cannot_be_read_is_as_bad_as_one_that_is_wrong() {
+        let (device, blocking) = store();
+        let superblock = Superblock::read(&*blocking).unwrap();
+        unreadable(&device.handle(), 0);
+        assert_eq!(Superblock::read(&*blocking).unwrap(), superblock);
+        unreadable(&device.handle(), superblock.places()[1]);
+        let error = Superblock::read(&*blocking).unwrap_err();
+        assert!(matches!(error, StoreError::Device { offset: 0, .. }), "not `no store`: {error}");
+    }
+
+    #[test]
+    fn a_store_made_over_another_leaves_no_superblock_of_it() {
+        let (_device, blocking) = store();
+        let shorter = CreateOptions { log_bytes: Some(128 << 10), force: true, ..options() };
+        let superblock = Engine::<SimDevice>::create(Arc::clone(&blocking), &shorter).unwrap();
+        for place in superblock.places() {
+            blocking.write_at(place, &[0; 512]).unwrap();
+        }
+        let error = Superblock::read(&*blocking).unwrap_err();
+        assert!(matches!(error, StoreError::NotAStore), "{error}");
+    }
 }

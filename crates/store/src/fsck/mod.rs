@@ -122,13 +122,17 @@ impl Findings {
 /// of data when deep, else objects.
 ///
 /// # Errors
-/// When the store is so damaged that it cannot be opened, or the device fails.
+/// When the store is so damaged that it cannot be opened, or the device fails; when a repair is asked for
+/// and the store has features that a writer must know.
 pub fn check(
     device: &Arc<dyn BlockingDevice>,
     options: &FsckOptions,
     progress: &mut dyn FnMut(u64, u64),
 ) -> Result<FsckReport, StoreError> {
     let superblock = Superblock::read(&**device)?;
+    if options.repair {
+        superblock.check_writable()?;
+    }
     let mut report = FsckReport::default();
     let bad_copies = check_superblocks(&**device, &superblock);
     let mut findings = Findings::default();
