@@ -1,8 +1,8 @@
 //! Index keys of collections and objects: their order as bytes is the order of listing.
 //!
 //! An object's key is pool (sign flipped) and seed of its group, its hash with the bits reversed, then
-//! namespace, locator key and name, each ended, then the snapshot: objects of a group stand in the order
-//! in which a split of the group, and backfill, want them.
+//! namespace, locator key and name, each ended, then the snapshot and the object's own pool: objects of a
+//! group stand in the order in which a split of the group, and backfill, want them.
 
 use bytes::Bytes;
 use cairn_types::{ObjectId, PgId, PoolId, SnapId};
@@ -13,16 +13,25 @@ const PG_BYTES: usize = 12;
 /// A collection's key, and the prefix of its objects' keys.
 pub fn pg_key(pg: PgId) -> [u8; PG_BYTES] {
     let mut key = [0; PG_BYTES];
-    key[..8].copy_from_slice(&((pg.pool.0 as u64) ^ (1 << 63)).to_be_bytes());
+    key[..8].copy_from_slice(&pool_bytes(pg.pool));
     key[8..].copy_from_slice(&pg.seed.to_be_bytes());
     key
 }
 
 /// The collection that a key names or is in.
 pub fn pg_of(key: &[u8]) -> Option<PgId> {
-    let pool = u64::from_be_bytes(key.get(..8)?.try_into().ok()?) ^ (1 << 63);
+    let pool = pool_of(key.get(..8)?)?;
     let seed = u32::from_be_bytes(key.get(8..PG_BYTES)?.try_into().ok()?);
-    Some(PgId { pool: PoolId(pool as i64), seed })
+    Some(PgId { pool, seed })
+}
+
+/// Negative pools stand before the others.
+fn pool_bytes(pool: PoolId) -> [u8; 8] {
+    ((pool.0 as u64) ^ (1 << 63)).to_be_bytes()
+}
+
+fn pool_of(bytes: &[u8]) -> Option<PoolId> {
+    Some(PoolId((u64::from_be_bytes(bytes.try_into().ok()?) ^ (1 << 63)) as i64))
 }
 
 /// An object's key.
@@ -43,7 +52,7 @@ pub fn object_key(pg: PgId, object: &ObjectId) -> Bytes {
     }
     key.extend_from_slice(&object.snap.0.to_be_bytes());
     // Usually the group's pool; said again for the objects that are kept under another.
-    key.extend_from_slice(&object.pool.0.to_be_bytes());
+    key.extend_from_slice(&pool_bytes(object.pool));
     Bytes::from(key)
 }
 
@@ -75,7 +84,7 @@ pub fn object_of(key: &[u8]) -> Option<(PgId, ObjectId)> {
     let (namespace, locator, name) = (part()?, part()?, part()?);
     let (snap, pool) = rest.split_at_checked(8)?;
     let snap = SnapId(u64::from_be_bytes(snap.try_into().ok()?));
-    let pool = PoolId(i64::from_be_bytes(pool.try_into().ok()?));
+    let pool = pool_of(pool)?;
     Some((pg, ObjectId { pool, hash, namespace, key: locator, name, snap }))
 }
 

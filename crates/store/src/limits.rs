@@ -10,6 +10,13 @@ pub const SHARD_BLOCKS: usize = 256;
 /// Largest object. RADOS stops at 128 MiB by default; image objects have 4 MiB.
 pub const OBJECT_BYTES_MAX: u64 = 4 << 30;
 
+/// Largest number of a transaction, an object or an omap. At 10^9 a second it is reached after 292 years; a
+/// larger one is damage, and one more can be added to any of them.
+pub const NUMBER_MAX: u64 = u64::MAX >> 1;
+
+/// Device blocks are numbered below this: the byte position of each is a `u64`.
+pub const UNITS_MAX: u64 = 1 << 52;
+
 /// Bytes of an object's encoded name, all parts together.
 pub const NAME_BYTES_MAX: usize = 4096;
 

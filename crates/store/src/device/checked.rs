@@ -310,7 +310,7 @@ fn layout(len_bytes: u64) -> (u64, u64) {
     (table_blocks, blocks - table_blocks)
 }
 
-fn head(len_bytes: u64, old_first: u32, new_first: u32) -> Vec<u8> {
+pub(crate) fn head(len_bytes: u64, old_first: u32, new_first: u32) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(BLOCK as usize);
     bytes.extend_from_slice(MAGIC);
     bytes.extend_from_slice(&VERSION.to_le_bytes());
@@ -326,7 +326,7 @@ fn head(len_bytes: u64, old_first: u32, new_first: u32) -> Vec<u8> {
 }
 
 /// One block of the table, which may have fewer entries than there is room for.
-fn table_block(block: u64, entries: &[u32]) -> Vec<u8> {
+pub(crate) fn table_block(block: u64, entries: &[u32]) -> Vec<u8> {
     let mut bytes = vec![0; BLOCK as usize];
     let mut entries = entries.iter();
     for (index, sector) in bytes.chunks_exact_mut(SECTOR as usize).enumerate() {

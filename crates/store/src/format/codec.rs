@@ -1,5 +1,6 @@
 //! Little-endian fields.
 
+use crate::limits::NUMBER_MAX;
 use bytes::Bytes;
 
 /// What is decoded ends too soon, goes on too long, or says something impossible.
@@ -38,6 +39,11 @@ impl Reader {
     /// Eight bytes.
     pub fn u64(&mut self) -> Result<u64, Malformed> {
         self.array().map(u64::from_le_bytes)
+    }
+
+    /// Eight bytes: a number that counts transactions, objects or omaps.
+    pub fn number(&mut self) -> Result<u64, Malformed> {
+        self.u64().and_then(|number| if number <= NUMBER_MAX { Ok(number) } else { Err(Malformed) })
     }
 
     /// So many bytes, not copied.

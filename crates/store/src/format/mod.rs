@@ -3,7 +3,11 @@
 
 pub mod codec;
 pub mod features;
+#[cfg(test)]
+mod golden;
 pub mod mutation;
+#[cfg(test)]
+mod properties;
 pub mod record;
 pub mod superblock;
 pub mod values;

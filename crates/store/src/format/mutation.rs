@@ -3,7 +3,7 @@
 use super::codec::{Malformed, Put, Reader};
 use super::values::Head;
 use crate::limits::{
-    BLOCK_BYTES, NAME_BYTES_MAX, OBJECT_BYTES_MAX, OMAP_KEY_BYTES_MAX, OMAP_VALUE_BYTES_MAX,
+    BLOCK_BYTES, NAME_BYTES_MAX, OBJECT_BYTES_MAX, OMAP_KEY_BYTES_MAX, OMAP_VALUE_BYTES_MAX, UNITS_MAX,
 };
 use bytes::Bytes;
 use cairn_types::{PgId, PoolId};
@@ -158,7 +158,9 @@ impl Mutation {
                 let (nid, block, unit) = (reader.u64()?, reader.u64()?, reader.u64()?);
                 let count = reader.u32()? as usize;
                 check_blocks(block, count as u64)?;
-                if count * 4 > reader.left() || unit == 0 || unit.checked_add(count as u64).is_none() {
+                let is_placed =
+                    unit > 0 && unit.checked_add(count as u64).is_some_and(|end| end <= UNITS_MAX);
+                if count * 4 > reader.left() || !is_placed {
                     return Err(Malformed);
                 }
                 let crcs = (0..count).map(|_| reader.u32()).collect::<Result<_, _>>()?;

@@ -50,16 +50,16 @@ impl Header {
         let count = reader.u32().ok()?;
         let of = reader.take(16).ok()?;
         let header = Header {
-            seq: reader.u64().ok()?,
+            seq: reader.number().ok()?,
             count,
             body_bytes: reader.u32().ok()?,
             body_crc: reader.u32().ok()?,
         };
-        reader.u32().ok()?;
+        let reserved = reader.u32().ok()?;
         let crc = reader.u32().ok()?;
         let is_ours = magic == MAGIC && of.as_ref() == store;
         let is_whole = crc == crc32fast::hash(&bytes[..HEADER_BYTES - 4]);
-        let is_bounded = header.body_bytes as usize <= BODY_BYTES_MAX && count > 0;
-        (is_ours && is_whole && is_bounded).then_some(header)
+        let is_bounded = header.body_bytes as usize <= BODY_BYTES_MAX && count > 0 && header.seq > 0;
+        (is_ours && is_whole && is_bounded && reserved == 0).then_some(header)
     }
 }

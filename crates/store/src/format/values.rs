@@ -1,7 +1,9 @@
 //! Values of the index: heads, shards, the checkpoint.
 
 use super::codec::{Malformed, Put, Reader};
-use crate::limits::{OMAP_VALUE_BYTES_MAX, SHARD_BLOCKS, XATTR_NAME_BYTES_MAX, XATTRS_BYTES_MAX};
+use crate::limits::{
+    OBJECT_BYTES_MAX, OMAP_VALUE_BYTES_MAX, SHARD_BLOCKS, UNITS_MAX, XATTR_NAME_BYTES_MAX, XATTRS_BYTES_MAX,
+};
 use bytes::Bytes;
 use std::collections::BTreeMap;
 
@@ -53,18 +55,23 @@ impl Head {
             return Err(Malformed);
         }
         let mut head = Head {
-            nid: reader.u64()?,
+            nid: reader.number()?,
             size: reader.u64()?,
-            omap: reader.u64()?,
+            omap: reader.number()?,
             omap_header: reader.bytes(OMAP_VALUE_BYTES_MAX)?,
             xattrs: BTreeMap::new(),
         };
+        let mut room = XATTRS_BYTES_MAX;
         for _ in 0..reader.u32()? {
             let name = reader.string(XATTR_NAME_BYTES_MAX)?;
             let value = reader.bytes(XATTRS_BYTES_MAX)?;
+            room = room.checked_sub(name.len() + value.len()).ok_or(Malformed)?;
+            if head.xattrs.last_key_value().is_some_and(|(last, _)| *last >= name) {
+                return Err(Malformed);
+            }
             head.xattrs.insert(name, value);
         }
-        Ok(head)
+        if head.size <= OBJECT_BYTES_MAX { Ok(head) } else { Err(Malformed) }
     }
 }
 
@@ -150,14 +157,22 @@ impl Shard {
         }
         let mut shard = Shard::default();
         let mut next = 0;
+        // What would go on from the run before in every way.
+        let mut joined = None;
         for _ in 0..count {
             let first = usize::from(reader.u8()?);
             let len = usize::from(reader.u8()?) + 1;
             let word = reader.u64()?;
             let (unit, shared) = (word >> 1, word & 1 == 1);
-            if first < next || first + len > SHARD_BLOCKS || unit == 0 {
+            let end = unit + len as u64;
+            if first < next || first + len > SHARD_BLOCKS || unit == 0 || end > UNITS_MAX {
                 return Err(Malformed);
             }
+            // One state has one form.
+            if joined == Some((first, unit, shared)) {
+                return Err(Malformed);
+            }
+            joined = Some((first + len, end, shared));
             for (step, slot) in shard.slots[first..first + len].iter_mut().enumerate() {
                 *slot = Slot { unit: unit + step as u64, crc: 0, shared };
             }
@@ -203,13 +218,14 @@ impl Checkpoint {
             return Err(Malformed);
         }
         let checkpoint = Checkpoint {
-            next_seq: reader.u64()?,
+            next_seq: reader.number()?,
             log_position: reader.u64()?,
-            next_nid: reader.u64()?,
+            next_nid: reader.number()?,
             objects: reader.u64()?,
             index_bytes: reader.u64()?,
         };
         reader.end()?;
-        Ok(checkpoint)
+        // Both count from 1.
+        if checkpoint.next_seq > 0 && checkpoint.next_nid > 0 { Ok(checkpoint) } else { Err(Malformed) }
     }
 }
