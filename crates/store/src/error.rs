@@ -60,6 +60,16 @@ pub enum StoreError {
         /// By the device.
         found: u64,
     },
+    /// The device tears less finely than the one the store was made on.
+    #[error(
+        "the store was made for sectors of {made} bytes and this device has {found}: a record could tear the one before it; use a device of such sectors, or make the OSD anew"
+    )]
+    Sector {
+        /// By the superblock.
+        made: u32,
+        /// By the device.
+        found: u32,
+    },
     /// Belongs to another cluster.
     #[error("the store belongs to cluster {found}, not to {wanted}")]
     OtherCluster {

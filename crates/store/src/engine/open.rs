@@ -163,7 +163,7 @@ impl<D: Device> Engine<D> {
     }
 
     /// Opens the store on a device: the state of the last checkpoint, then every record of the log that
-    /// counts. Nothing is written.
+    /// counts. Nothing is written, but by the index library that it is open.
     ///
     /// # Errors
     /// What keeps it from being opened.
@@ -175,7 +175,18 @@ impl<D: Device> Engine<D> {
             let (found, wanted) = (hex(&superblock.cluster), hex(&wanted));
             return Err(StoreError::OtherCluster { found, wanted });
         }
+        let sector_bytes = blocking.geometry().sector_bytes;
+        if sector_bytes > superblock.log_unit_bytes {
+            return Err(StoreError::Sector { made: superblock.log_unit_bytes, found: sector_bytes });
+        }
         let (state, log, last_seq) = load(&blocking, &superblock, options)?;
+        if log.usage().0 > 0 {
+            // A record that was read may be in the device's cache only, left there by a process that was killed.
+            // Nobody may see what it did, or write over a block, before it is durable. (The index library flushes
+            // when it opens; but that is its inside.)
+            let failed = |source| StoreError::Device { action: "flush", offset: 0, source: Arc::new(source) };
+            blocking.sync().map_err(failed)?;
+        }
         Ok(Engine {
             device,
             superblock,
@@ -218,7 +229,11 @@ pub(crate) fn load(
     let index = Arc::new(Index::open(Arc::clone(device), region, options.page_cache_bytes)?);
     let alloc = Allocator::new(superblock.data_offset / BLOCK_BYTES, superblock.data_blocks);
     let (mut state, checkpoint) = State::open(index, Arc::clone(device), alloc, options.cache_bytes)?;
-    let mut log = Log::new(superblock, checkpoint.log_position % superblock.log_bytes);
+    let position = checkpoint.log_position;
+    if position >= superblock.log_bytes || !position.is_multiple_of(superblock.log_unit_bytes.into()) {
+        return Err(Damage::Entry { table: "meta", key: "checkpoint".into() }.into());
+    }
+    let mut log = Log::new(superblock, position);
     let mut next_seq = checkpoint.next_seq;
     let mut exact = false;
     while let Some((header, offset, body)) = log.read_next(&**device, next_seq, exact)? {
@@ -260,4 +275,67 @@ fn replay(state: &mut State, transaction: Bytes, seq: u64) -> Result<(), Option<
 
 pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::canary::Canary;
+    use crate::device::Wait;
+    use crate::device::sim::{Cut, SimDevice, SimOptions};
+    use crate::engine::runner::Inline;
+    use crate::{Op, Transaction};
+    use cairn_types::{PgId, PoolId};
+
+    fn open(device: SimDevice) -> Engine<SimDevice> {
+        Engine::open(device, &OpenOptions::default(), Box::new(Inline::default())).unwrap()
+    }
+
+    #[test]
+    fn a_device_whose_sectors_are_larger_than_those_it_was_made_on_is_refused() {
+        let device = SimDevice::new(16 << 20, SimOptions::default());
+        let handle = device.handle();
+        Engine::<SimDevice>::create(handle.blocking(), &CreateOptions::default()).unwrap();
+        let larger = SimOptions { sector_bytes: 4096, ..SimOptions::default() };
+        let device = SimDevice::from_image(handle.image(), larger);
+        let error = Engine::open(device, &OpenOptions::default(), Box::new(Inline::default())).unwrap_err();
+        assert!(matches!(error, StoreError::Sector { made: 512, found: 4096 }), "{error}");
+    }
+
+    #[test]
+    fn a_checkpoint_that_speaks_of_no_place_in_the_log_is_damage() {
+        for log_position in [100, 128 << 10, u64::MAX] {
+            let device = SimDevice::new(16 << 20, SimOptions::default());
+            let blocking = device.handle().blocking();
+            let options = CreateOptions { log_bytes: Some(128 << 10), ..CreateOptions::default() };
+            let superblock = Engine::<SimDevice>::create(Arc::clone(&blocking), &options).unwrap();
+            let region = (superblock.index_offset, superblock.index_bytes);
+            let checkpoint = Checkpoint { next_seq: 1, next_nid: 1, log_position, ..Checkpoint::default() };
+            Index::create(blocking, region, checkpoint).unwrap();
+            let error =
+                Engine::open(device, &OpenOptions::default(), Box::new(Inline::default())).unwrap_err();
+            assert!(matches!(error, StoreError::Damaged(Damage::Entry { table: "meta", .. })), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_record_that_a_killed_process_left_unflushed_is_stable_before_it_counts() {
+        let device = SimDevice::new(16 << 20, SimOptions::default());
+        let handle = device.handle();
+        Engine::<SimDevice>::create(handle.blocking(), &CreateOptions::default()).unwrap();
+        let pg = PgId { pool: PoolId(1), seed: 0 };
+        let mut engine = open(device);
+        // Killed between the record's write and its flush.
+        engine.set_canary(Some(Canary::RecordNotDurable));
+        engine.submit(1, Transaction { ops: vec![Op::CreateCollection(pg)] }).unwrap();
+        while engine.unfinished() > 0 {
+            engine.poll(Wait::Event, &mut Vec::new()).unwrap();
+        }
+        assert!(handle.unstable() > 0);
+        std::mem::forget(engine);
+        // It is replayed: readers see it, and its blocks may be written over.
+        assert!(open(handle.reopen()).collections().contains(&pg));
+        let after = SimDevice::from_image(handle.power_cut(&Cut::LoseAll), SimOptions::default());
+        assert!(open(after).collections().contains(&pg));
+    }
 }

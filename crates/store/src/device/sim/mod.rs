@@ -161,6 +161,13 @@ impl SimDevice {
 }
 
 impl SimHandle {
+    /// Another queue on the same medium, as the next process has it when the last one was killed: what was
+    /// written is there to be read, and no more stable than it was.
+    pub fn reopen(&self) -> SimDevice {
+        let shared = Arc::clone(&self.shared);
+        SimDevice { waker: Arc::new(SimWaker { shared: Arc::clone(&shared) }), shared }
+    }
+
     /// Adds a rule, after those that are there.
     pub fn inject(&self, rule: FaultRule) {
         self.shared.lock().faults.0.push(rule);
