@@ -117,7 +117,7 @@ impl CheckedRegion {
             )));
         }
         let len = u64::from(field(16)) | u64::from(field(20)) << 32;
-        if len > data_blocks * BLOCK {
+        if len > data_blocks * BLOCK || field(12) != 0 {
             return Err(damaged());
         }
         let allowed = [field(24), field(28)];

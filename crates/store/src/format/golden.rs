@@ -17,6 +17,7 @@ use bytes::Bytes;
 use cairn_types::{ObjectId, PgId, PoolId, SnapId};
 use std::fmt::Write;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 const STORE: [u8; 16] = *b"sixteen bytes it";
 const PG: PgId = PgId { pool: PoolId(-2), seed: 0x0102_0304 };
@@ -151,7 +152,7 @@ fn a_record_as_the_engine_writes_it() {
     let device = SimDevice::new(16 << 20, SimOptions::default());
     let blocking = device.handle().blocking();
     let options = CreateOptions { store: STORE, log_bytes: Some(128 << 10), ..CreateOptions::default() };
-    let superblock = Engine::<SimDevice>::create(std::sync::Arc::clone(&blocking), &options).unwrap();
+    let superblock = Engine::<SimDevice>::create(Arc::clone(&blocking), &options).unwrap();
     let runner = Box::new(Inline::default());
     let mut engine = Engine::open(device, &OpenOptions::default(), runner).unwrap();
     let data = Bytes::from(vec![0xa5; 4096]);
@@ -357,6 +358,49 @@ fn the_index_regions_head_and_checksum_table() {
     golden("index_region_head", &checked::head(0x0000_0001_0000_1000, 0x1111_1111, 0x2222_2222));
     let entries: Vec<u32> = (0..1000).map(|entry| 0x0100_0000 + entry).collect();
     golden("index_region_table", &checked::table_block(2, &entries));
+}
+
+#[test]
+fn the_index_region_is_refused_whatever_bit_of_its_head_or_table_is_wrong() {
+    const LEN: u64 = 64 * 4096;
+    let device = SimDevice::new(LEN, SimOptions::default());
+    let (handle, blocking) = (device.handle(), device.handle().blocking());
+    checked::CheckedRegion::create(Arc::clone(&blocking), 0, LEN).unwrap();
+    let open = || checked::CheckedRegion::open(Arc::clone(&blocking), 0, LEN);
+    assert!(open().is_ok());
+    // The head's fields, and the block of the table.
+    for offset in (0..36).chain(4096..8192) {
+        for bit in 0..8 {
+            handle.rot(offset, bit);
+            assert!(open().is_err(), "bit {bit} of byte {offset} flipped");
+            handle.rot(offset, bit);
+        }
+    }
+    assert!(open().is_ok());
+    // A version, a word and a length that nobody wrote, under a right checksum.
+    for (at, word) in [(8, 2_u32), (12, 1), (16, 1 << 31), (20, 1)] {
+        let mut head = checked::head(0, 0, 0);
+        head[at..at + 4].copy_from_slice(&word.to_le_bytes());
+        let crc = crc32fast::hash(&head[..32]);
+        head[32..36].copy_from_slice(&crc.to_le_bytes());
+        handle.scribble(0, &head);
+        assert!(open().is_err(), "{word} at {at}");
+    }
+}
+
+/// An update of the index library that writes another format makes stores that older versions cannot read.
+#[test]
+fn the_index_library_keeps_its_file_format() {
+    let device = SimDevice::new(16 << 20, SimOptions::default());
+    let blocking = device.handle().blocking();
+    let superblock = Engine::<SimDevice>::create(Arc::clone(&blocking), &CreateOptions::default()).unwrap();
+    let tables = (superblock.index_bytes / 4096 - 1).div_ceil(1017);
+    let mut first = vec![0; 320];
+    blocking.read_at(superblock.index_offset + (1 + tables) * 4096, &mut first).unwrap();
+    assert_eq!(&first[..9], b"redb\x1a\x0a\xa9\x0d\x0a");
+    assert_eq!(first[12..16], 4096_u32.to_le_bytes(), "page size");
+    let slot = 64 + 128 * usize::from(first[9] & 1);
+    assert_eq!(first[slot], 3, "the file format of the index library has changed: see docs/format/store.md");
 }
 
 #[test]
