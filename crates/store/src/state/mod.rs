@@ -1,5 +1,5 @@
 //! What the store holds, after every transaction sequenced so far: the index of the last checkpoint with
-//! everything since laid over it. Changed by [`Mutation`]s only, the same way live and at replay.
+//! everything since laid over it. Changed by [`Mutation`](crate::format::mutation::Mutation)s only, the same way live and at replay.
 
 mod apply;
 mod blocks;
