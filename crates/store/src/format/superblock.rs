@@ -119,7 +119,7 @@ impl Superblock {
     ///
     /// # Errors
     /// One that this version cannot read.
-    pub(crate) fn decode(block: &[u8]) -> Result<Option<Self>, StoreError> {
+    pub fn decode(block: &[u8]) -> Result<Option<Self>, StoreError> {
         let Some((sector, _)) = block.split_first_chunk::<SECTOR>() else { return Ok(None) };
         let mut reader = Reader::new(Bytes::copy_from_slice(sector));
         let crc = crc32fast::hash(&sector[..CRC_AT]).to_le_bytes();
