@@ -271,6 +271,24 @@ impl Dump {
         Ok(())
     }
 
+    /// Objects whose name is `name`, or that are printed as `name` in a listing: one name may be in several
+    /// groups, pools, namespaces and snapshots.
+    ///
+    /// # Errors
+    /// When the index cannot be read.
+    pub fn find(&self, name: &str) -> Result<Vec<(PgId, ObjectId)>, StoreError> {
+        let mut found = Vec::new();
+        for &pg in self.state.collections() {
+            each_key(&self.state, pg, |key| {
+                let object = object_of(key).map(|(_, object)| object);
+                found
+                    .extend(object.filter(|it| it.name == name || it.to_string() == name).map(|it| (pg, it)));
+                Ok(())
+            })?;
+        }
+        Ok(found)
+    }
+
     /// All of an object but its data.
     ///
     /// # Errors
@@ -521,6 +539,9 @@ mod tests {
         assert_eq!((b.extents.len(), b.extents[0].offset), (1, range.0));
         assert_eq!(b.extents[0].device_offset, a.extents[0].device_offset);
         assert_eq!(b.omap_keys, [("key\\n".to_owned(), 5)]);
+        assert_eq!(dump.find("b").unwrap(), [(PG, object("b"))]);
+        assert_eq!(dump.find(&object("b").to_string()).unwrap(), [(PG, object("b"))]);
+        assert_eq!(dump.find("c").unwrap(), []);
         assert!(matches!(dump.object(PG, &object("c")), Err(ReadError::NoObject { .. })));
         let free = dump.free_space();
         assert_eq!(free.free_blocks, free.blocks - 20);
