@@ -7,11 +7,11 @@ mod map_object;
 mod test;
 mod whatif;
 
+use super::print;
 use anyhow::{anyhow, bail};
 use cairn_crush::{CrushMap, Placer, tester};
 use cairn_types::Weight;
 use std::collections::BTreeMap;
-use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
@@ -48,25 +48,8 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::MapObject(args) => map_object::run(&args),
         Command::Whatif(args) => whatif::run(&args),
     };
-    match outcome {
-        Ok(()) => Ok(ExitCode::SUCCESS),
-        // Whoever read the output has seen enough.
-        Err(error) if is_broken_pipe(&error) => Ok(ExitCode::SUCCESS),
-        Err(error) => Err(error),
-    }
-}
-
-fn is_broken_pipe(error: &anyhow::Error) -> bool {
-    let found = error.downcast_ref::<io::Error>();
-    found.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// Prints to stdout, whole.
-fn print(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())?;
-    out.flush()?;
-    Ok(())
+    outcome.or_else(super::ignore_broken_pipe)?;
+    Ok(ExitCode::SUCCESS)
 }
 
 /// The map of a file made ready for mapping, if it makes sense.
