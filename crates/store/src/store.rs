@@ -322,6 +322,22 @@ impl Store {
         self.ask(|engine| engine.counters())
     }
 
+    /// See [`Engine::request_checkpoint`]. Does not wait for its end, of which [`Self::is_checkpointing`] tells.
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub fn request_checkpoint(&self) -> Result<(), StoreError> {
+        self.ask(|engine| engine.request_checkpoint())
+    }
+
+    /// See [`Engine::is_checkpointing`].
+    ///
+    /// # Errors
+    /// When the store has stopped.
+    pub fn is_checkpointing(&self) -> Result<bool, StoreError> {
+        self.ask(|engine| engine.is_checkpointing())
+    }
+
     /// Finishes what was given, makes a checkpoint and ends the thread; the device is free then. Called from a
     /// completion it does not wait for that.
     ///
