@@ -1,5 +1,6 @@
 //! `cairn store`: one OSD's store, offline.
 
+mod bench;
 mod create;
 mod dump;
 mod fsck;
@@ -23,6 +24,7 @@ pub enum Command {
     Info(info::Args),
     Fsck(fsck::Args),
     Dump(dump::Args),
+    Bench(bench::Args),
 }
 
 /// Form of the output.
@@ -42,6 +44,7 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Info(args) => info::run(&args),
         Command::Fsck(args) => return fsck::run(&args),
         Command::Dump(args) => dump::run(&args),
+        Command::Bench(args) => bench::run(&args),
     };
     outcome.or_else(ignore_broken_pipe)?;
     Ok(ExitCode::SUCCESS)

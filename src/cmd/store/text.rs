@@ -1,6 +1,7 @@
-//! Sizes and UUIDs as people write them.
+//! Sizes, times and UUIDs as people write them.
 
 use cairn_types::{Fsid, OsdId};
+use std::time::Duration;
 
 /// Binary units, largest first.
 const UNITS: [(&str, u64); 5] =
@@ -52,6 +53,20 @@ pub fn parse_fsid(text: &str) -> Result<Fsid, String> {
         return groups.join("-").parse().map_err(wanted);
     }
     text.parse().map_err(wanted)
+}
+
+/// A time such as `10s`, `500ms` or `2m`; seconds without a unit.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let wanted = || format!("`{text}` is not a time: write it as 10s, 500ms or 2m");
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let number: u64 = text[..split].parse().map_err(|_| wanted())?;
+    let unit_ms = match &text[split..] {
+        "" | "s" => 1000,
+        "ms" => 1,
+        "m" => 60_000,
+        _ => return Err(wanted()),
+    };
+    number.checked_mul(unit_ms).map(Duration::from_millis).ok_or_else(wanted)
 }
 
 /// `osd.3`, or that it has no number yet.
@@ -127,6 +142,16 @@ mod tests {
         for text in ["", "0d5f", "0d5f3a516f0e4b368a363f2f6d1c9e7g", "0d5f3a516f-0e4b368a363f2f6d1c9e70", "é"]
         {
             assert!(parse_fsid(text).is_err(), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn times_are_read_with_their_unit() {
+        for (text, ms) in [("10s", 10_000), ("10", 10_000), ("500ms", 500), ("2m", 120_000)] {
+            assert_eq!(parse_duration(text), Ok(Duration::from_millis(ms)), "{text}");
+        }
+        for text in ["", "s", "-1s", "1h", "1.5s", "18446744073709551615s"] {
+            assert!(parse_duration(text).is_err(), "{text:?}");
         }
     }
 }
