@@ -25,7 +25,7 @@ pub struct Args {
     /// File or block device
     device: PathBuf,
     /// Name of an object, alone or in full as the dump prints it; may be repeated
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", allow_hyphen_values = true)]
     object: Vec<String>,
     /// Form of the output
     #[arg(long, value_enum, default_value_t)]
