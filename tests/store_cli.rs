@@ -5,7 +5,9 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::process::{Command, Output};
 
+use cairn_store::device::checked::CheckedRegion;
 use cairn_store::device::file::{Access, FileMedium};
+use redb::ReadableTable;
 use serde_json::Value;
 
 const FSID: &str = "0d5f3a51-6f0e-4b36-8a36-3f2f6d1c9e70";
@@ -342,6 +344,59 @@ fn a_repair_mends_what_can_be_mended_and_says_so_once() {
         assert_eq!(again["superblock"], info["superblock"], "the other copy serves");
         assert_eq!(fsck(dir.path(), &["--repair"], 1)["repaired"].as_array().unwrap().len(), 1);
         fsck(dir.path(), &["--deep", "--repair"], 0);
+    }
+}
+
+/// Changes the free map in the index: a set bit is a block in use, by `docs/format/store.md`.
+fn change_free_map(dir: &Path, change: impl FnOnce(&mut Vec<u8>)) {
+    const BITMAP: redb::TableDefinition<'_, u32, &[u8]> = redb::TableDefinition::new("bitmap");
+    let info = json(&cairn(dir, &["info", "disk", "--format", "json"]));
+    let field = |name: &str| info["superblock"][name].as_u64().unwrap();
+    let medium = FileMedium::open(&dir.join("disk"), Access::ReadWrite).unwrap();
+    let region = CheckedRegion::open(medium, field("index_offset"), field("index_bytes")).unwrap();
+    let index = redb::Database::builder().create_with_backend(region).unwrap();
+    let transaction = index.begin_write().unwrap();
+    {
+        let mut table = transaction.open_table(BITMAP).unwrap();
+        let mut first = table.get(0).unwrap().unwrap().value().to_vec();
+        change(&mut first);
+        table.insert(0, &first[..]).unwrap();
+    }
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_wrong_free_map_is_found_and_mended() {
+    let dir = used();
+    let info = json(&cairn(dir.path(), &["info", "disk", "--format", "json"]));
+    let data_offset = info["superblock"]["data_offset"].as_u64().unwrap();
+    let used_bytes = info["space"]["used_bytes"].clone();
+    let dump = json(&cairn(
+        dir.path(),
+        &["dump", "disk", "--object", "rbd_data.bench.0000000000000000", "--format", "json"],
+    ));
+    let used_offset = dump["objects"][0]["extents"][0]["device_offset"].as_u64().unwrap();
+    let unit = (used_offset - data_offset) / 4096;
+    // Three objects take 3072 blocks from the start: block 12000 and the three behind it are free.
+    let leak = |map: &mut Vec<u8>| map[1500] |= 0x0f;
+    let lose = |map: &mut Vec<u8>| map[(unit / 8) as usize] &= !(1 << (unit % 8));
+    let leaked = format!("4 block(s) at device offset {} are marked as used", data_offset + 12000 * 4096);
+    let lost =
+        format!("has 1 block(s) from byte 0 at device offset {used_offset} that the free map has as free");
+    let cases: [(&dyn Fn(&mut Vec<u8>), String); 2] = [(&leak, leaked), (&lose, lost)];
+    for (change, says) in cases {
+        change_free_map(dir.path(), change);
+        let report = fsck(dir.path(), &[], 4);
+        let [finding] = &report["findings"].as_array().unwrap()[..] else { panic!("{report}") };
+        assert!(finding["text"].as_str().unwrap().contains(&says), "{finding} does not say {says:?}");
+        assert_eq!(finding["repairable"], true);
+        let text = String::from_utf8(cairn(dir.path(), &["fsck", "disk"]).stdout).unwrap();
+        assert!(text.contains("(--repair mends it)"), "{text}");
+        let report = fsck(dir.path(), &["--repair"], 1);
+        assert!(report["repaired"][0].as_str().unwrap().contains(&says), "{report}");
+        fsck(dir.path(), &["--deep"], 0);
+        let info = json(&cairn(dir.path(), &["info", "disk", "--format", "json"]));
+        assert_eq!(info["space"]["used_bytes"], used_bytes);
     }
 }
 
