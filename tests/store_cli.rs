@@ -166,7 +166,7 @@ fn a_bench_tells_its_figures_and_leaves_a_clean_store() {
     for row in rows {
         let number = |name: &str| row[name].as_f64().unwrap_or_else(|| panic!("no {name} in {row}"));
         assert_eq!(row["who"], "store");
-        assert!(number("ops") >= 1.0 && number("seconds") > 0.05, "{row}");
+        assert!(number("ops") >= 1.0 && number("seconds") >= 0.06, "{row}");
         assert!((number("iops") - number("ops") / number("seconds")).abs() < 1.0, "{row}");
         let mb_per_s = number("iops") * number("block_bytes") / 1e6;
         assert!((number("mb_per_s") / mb_per_s - 1.0).abs() < 0.001, "{row}");
@@ -378,12 +378,13 @@ fn a_wrong_free_map_is_found_and_mended() {
     let used_offset = dump["objects"][0]["extents"][0]["device_offset"].as_u64().unwrap();
     let unit = (used_offset - data_offset) / 4096;
     // Three objects take 3072 blocks from the start: block 12000 and the three behind it are free.
+    type Change<'a> = &'a dyn Fn(&mut Vec<u8>);
     let leak = |map: &mut Vec<u8>| map[1500] |= 0x0f;
     let lose = |map: &mut Vec<u8>| map[(unit / 8) as usize] &= !(1 << (unit % 8));
     let leaked = format!("4 block(s) at device offset {} are marked as used", data_offset + 12000 * 4096);
     let lost =
         format!("has 1 block(s) from byte 0 at device offset {used_offset} that the free map has as free");
-    let cases: [(&dyn Fn(&mut Vec<u8>), String); 2] = [(&leak, leaked), (&lose, lost)];
+    let cases: [(Change, String); 2] = [(&leak, leaked), (&lose, lost)];
     for (change, says) in cases {
         change_free_map(dir.path(), change);
         let report = fsck(dir.path(), &[], 4);

@@ -225,15 +225,20 @@ fn cpu_time() -> Duration {
 
 /// Bytes that the process has had written to disks: of data, log and index alike.
 pub fn written_bytes() -> anyhow::Result<u64> {
-    number_in("/proc/self/io", "write_bytes:")
+    let [bytes] = numbers_in("/proc/self/io", ["write_bytes:"])?;
+    Ok(bytes)
 }
 
-/// A number of a file of `/proc` whose lines begin with names.
-pub fn number_in(path: &str, name: &str) -> anyhow::Result<u64> {
+/// Numbers of a file of `/proc` whose lines begin with names, all of one moment.
+pub fn numbers_in<const N: usize>(path: &str, names: [&str; N]) -> anyhow::Result<[u64; N]> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {path}"))?;
-    let line = text.lines().find_map(|line| line.strip_prefix(name));
-    let number = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
-    number.ok_or_else(|| anyhow!("{path} says nothing of {name}"))
+    let mut numbers = [0; N];
+    for (number, name) in numbers.iter_mut().zip(names) {
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        let found = line.and_then(|rest| rest.split_whitespace().next()?.parse().ok());
+        *number = found.ok_or_else(|| anyhow!("{path} says nothing of {name}"))?;
+    }
+    Ok(numbers)
 }
 
 /// Makes the collections, without what an interrupted run may have left in them.

@@ -1,6 +1,6 @@
 //! What a great many objects cost in memory.
 
-use super::load::{Content, OBJECT_BYTES, Request, SMALL_BYTES, number_in, object, run, settle};
+use super::load::{Content, OBJECT_BYTES, Request, SMALL_BYTES, numbers_in, object, run, settle};
 use crate::cmd::store::text;
 use cairn_store::device::file::QueueKind;
 use cairn_store::device::sim::SplitMix64;
@@ -55,12 +55,12 @@ pub fn measure(
     let content = Arc::new(Content::new(&mut rng));
     let mut phase = Instant::now();
     let mut after = |what: String, store: &Store| {
-        let kib = |name| Ok::<u64, anyhow::Error>(number_in("/proc/self/status", name)? << 10);
+        let [resident_kib, peak_kib] = numbers_in("/proc/self/status", ["VmRSS:", "VmHWM:"])?;
         let memory = Memory {
             after: what,
             seconds: phase.elapsed().as_secs_f64(),
-            resident_bytes: kib("VmRSS:")?,
-            peak_bytes: kib("VmHWM:")?,
+            resident_bytes: resident_kib << 10,
+            peak_bytes: peak_kib << 10,
             cached_bytes: store.usage()?.cached_bytes,
         };
         phase = Instant::now();

@@ -5,7 +5,7 @@ use cairn_store::ReadRequest;
 use cairn_store::device::sim::SplitMix64;
 use cairn_types::{ObjectId, PgId};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// A kind of load.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, clap::ValueEnum)]
@@ -75,20 +75,22 @@ impl Workload {
         TABLE.iter().position(|workload| workload == self).map(|at| goals[at])
     }
 
-    /// Its requests, until `end`.
+    /// Its requests, for so long from the first on: there always is one.
     pub fn requests(
         self,
         objects: Arc<[(PgId, ObjectId)]>,
         content: Arc<Content>,
         mut rng: SplitMix64,
-        end: Instant,
+        runtime: Duration,
     ) -> impl FnMut() -> Option<Request> + Send + 'static {
         let per_object = OBJECT_BYTES / self.block_bytes;
         let blocks = per_object * objects.len() as u64;
-        let mut next = 0;
+        let (mut next, mut start) = (0, None::<Instant>);
         move || {
-            if Instant::now() >= end {
-                return None;
+            match start {
+                Some(start) if start.elapsed() > runtime => return None,
+                Some(_) => {}
+                None => start = Some(Instant::now()),
             }
             let block = if self.kind.is_random() { rng.below(blocks) } else { next % blocks };
             next += 1;
