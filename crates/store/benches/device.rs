@@ -52,8 +52,11 @@ fn bench(criterion: &mut Criterion) {
                 b.iter(|| {
                     for buf in buffers.drain(..) {
                         let offset = next();
-                        let io =
-                            if write { Io::Write { offset, buf: buf.into(), durable } } else { Io::Read { offset, buf } };
+                        let io = if write {
+                            Io::Write { offset, buf: buf.into(), durable }
+                        } else {
+                            Io::Read { offset, buf }
+                        };
                         device.submit(0, io);
                     }
                     while device.in_flight() > 0 {

@@ -70,7 +70,10 @@ fn queued_and_blocking_agree(mut fixture: Fixture<impl Device>) {
     let slot = LEN / room / 4096 * 4096;
     for tag in 0..room {
         let len = (1 + tag as usize % 8) * sector;
-        device.submit(tag, Io::Write { offset: tag * slot, buf: pattern(len, tag).into(), durable: tag % 3 == 0 });
+        device.submit(
+            tag,
+            Io::Write { offset: tag * slot, buf: pattern(len, tag).into(), durable: tag % 3 == 0 },
+        );
     }
     assert_eq!((device.room(), device.in_flight()), (0, room as usize));
     let mut tags: Vec<u64> = Vec::new();

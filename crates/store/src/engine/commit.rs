@@ -246,7 +246,11 @@ impl<D: Device> Engine<D> {
             self.log.append(record_bytes, group.last_seq).expect("room was made sure of when sequencing");
         self.counters.records += 1;
         self.counters.log_bytes += record_bytes;
-        let alone = self.device.in_flight() == 0 && self.backlog.is_empty() && self.queue.is_empty();
+        // What is put in place meanwhile can wait.
+        let alone = self.queue.is_empty()
+            && self.staged.is_empty()
+            && self.reads.len() == 0
+            && self.backlog.is_empty();
         self.commit = Commit::Recording(group);
         if self.has_canary(Canary::EarlyAcknowledgement) {
             self.recorded();
