@@ -271,11 +271,14 @@ impl Planner<'_> {
                 Ok((run.unit, run.count as usize))
             }
             None => {
-                let free = alloc.free_blocks().saturating_sub(keep) * BLOCK_BYTES;
-                let error = TransactionError::NoSpace { wanted: wanted * BLOCK_BYTES, free };
-                Err(match alloc.waiting_blocks() {
-                    0 => PlanError::Refused(error),
-                    _ => PlanError::AfterCheckpoint,
+                // What this very plan holds is busy and not used yet, but no checkpoint gives it back.
+                let own: u64 = self.plan.reserved.iter().map(|run| run.count).sum();
+                let free = (own + alloc.free_blocks().saturating_sub(keep)) * BLOCK_BYTES;
+                let error = TransactionError::NoSpace { wanted: (own + wanted) * BLOCK_BYTES, free };
+                Err(if alloc.waiting_blocks() > own {
+                    PlanError::AfterCheckpoint
+                } else {
+                    PlanError::Refused(error)
                 })
             }
         }
