@@ -29,8 +29,10 @@ const LOG_SHARE: u64 = 16;
 /// The index region is this share (1 / n) of the device. An object of 4 MiB whose every block stands alone
 /// takes 14 KiB of entries, 0.35 %; see [`crate::limits::INDEX_FILL_SHARE`] for the rest.
 const INDEX_SHARE: u64 = 32;
-/// Least index region: the index library begins with some hundred kilobytes.
+/// Least index region where none is asked for.
 const INDEX_BYTES_MIN: u64 = 4 << 20;
+/// Least index region at all: the index library begins with more than 1 MiB.
+const INDEX_BYTES_LEAST: u64 = 2 << 20;
 /// Least data region.
 const DATA_BYTES_MIN: u64 = 1 << 20;
 
@@ -91,8 +93,8 @@ fn layout(device: &dyn BlockingDevice, options: &CreateOptions) -> Result<Superb
     };
     let index_bytes = options.index_bytes.unwrap_or((device_bytes / INDEX_SHARE).max(INDEX_BYTES_MIN));
     let index_bytes = index_bytes.next_multiple_of(BLOCK_BYTES);
-    if index_bytes < INDEX_BYTES_MIN / 4 {
-        return Err(too_small("the index region is too small", index_bytes, INDEX_BYTES_MIN / 4));
+    if index_bytes < INDEX_BYTES_LEAST {
+        return Err(too_small("the index region is too small", index_bytes, INDEX_BYTES_LEAST));
     }
     let index_offset = 2 * SUPERBLOCK_BYTES + log_bytes;
     let data_offset = index_offset + index_bytes;
