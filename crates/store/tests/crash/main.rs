@@ -4,6 +4,7 @@
 mod engine;
 mod harness;
 mod journal;
+#[path = "../support/model.rs"]
 mod model;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
