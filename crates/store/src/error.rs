@@ -23,6 +23,9 @@ pub enum StoreError {
         /// The device's word.
         source: Arc<io::Error>,
     },
+    /// The device may not keep what was written.
+    #[error("cannot flush the device: {0}")]
+    Flush(Arc<io::Error>),
     /// Neither superblock is one.
     #[error("this is not a cairn store: no superblock found (make one with `cairn store create`)")]
     NotAStore,

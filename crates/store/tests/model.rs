@@ -429,7 +429,7 @@ impl World {
             },
         );
         let Ok(ReadData { data, checksums }) = result else { return };
-        if offset % BLOCK == 0 {
+        if offset.is_multiple_of(BLOCK) {
             assert_eq!(checksums.len(), data.chunks(BLOCK as usize).len());
             let whole = data.chunks_exact(BLOCK as usize);
             assert!(whole.zip(&checksums).all(|(block, sum)| crc32fast::hash(block) == *sum));

@@ -269,7 +269,7 @@ impl<D: Device> Engine<D> {
                 }
             }
         } else {
-            self.queue_io(Purpose::Record, Io::Write { offset, buf: buf.into(), durable });
+            self.queue_io(Purpose::Record { offset }, Io::Write { offset, buf: buf.into(), durable });
         }
     }
 

@@ -30,7 +30,7 @@ use crate::canary::Canary;
 use crate::device::{BufferPool, Completion, Device, Io, Wait, WriteBuf};
 use crate::error::{ReadError, StoreError, SubmitError, TransactionError};
 use crate::format::superblock::Superblock;
-use crate::limits::{QUEUE_BYTES_MAX, QUEUE_TRANSACTIONS_MAX};
+use crate::limits::{BLOCK_BYTES, QUEUE_BYTES_MAX, QUEUE_TRANSACTIONS_MAX};
 use crate::state::State;
 use crate::state::pending::Due;
 use crate::txn::{Op, Transaction};
@@ -73,7 +73,9 @@ enum Purpose {
     },
     /// The flush before a record that refers to fresh blocks.
     DataFlush,
-    Record,
+    Record {
+        offset: u64,
+    },
     WriteBack(Vec<Due>),
     CheckpointFlush,
     Read {
@@ -297,28 +299,28 @@ impl<D: Device> Engine<D> {
         let Some(purpose) = self.purposes.remove(&tag) else { return };
         match purpose {
             Purpose::Direct { seq, unit } => {
-                if self.wrote("write data", unit, result) {
+                if self.wrote("write data", unit * BLOCK_BYTES, result) {
                     self.data_arrived(seq, unit);
                 }
             }
             Purpose::DataFlush => {
-                if self.wrote("flush", 0, result) {
+                if self.flushed(result) {
                     self.data_flushed();
                 }
             }
-            Purpose::Record => {
-                if self.wrote("write the log", 0, result) {
+            Purpose::Record { offset } => {
+                if self.wrote("write the log", offset, result) {
                     self.recorded();
                 }
             }
             Purpose::WriteBack(due) => {
                 self.writebacks -= 1;
-                if self.wrote("write data", due.first().map_or(0, |due| due.unit), result) {
+                if self.wrote("write data", due.first().map_or(0, |due| due.unit * BLOCK_BYTES), result) {
                     due.iter().for_each(|due| self.state.pending.written(due.unit, due.seq));
                 }
             }
             Purpose::CheckpointFlush => {
-                if self.wrote("flush", 0, result) {
+                if self.flushed(result) {
                     self.checkpoint_flushed();
                 }
             }
@@ -333,13 +335,23 @@ impl<D: Device> Engine<D> {
         }
     }
 
-    /// Whether a write or flush went well; everything ends if not.
-    fn wrote(&mut self, action: &'static str, unit: u64, result: io::Result<()>) -> bool {
+    /// Whether a write went well; everything ends if not.
+    fn wrote(&mut self, action: &'static str, offset: u64, result: io::Result<()>) -> bool {
         match result {
             Ok(()) => self.failure.is_none(),
             Err(source) => {
-                let offset = unit * crate::limits::BLOCK_BYTES;
                 self.fail(StoreError::Device { action, offset, source: Arc::new(source) });
+                false
+            }
+        }
+    }
+
+    /// Whether a flush went well; everything ends if not.
+    fn flushed(&mut self, result: io::Result<()>) -> bool {
+        match result {
+            Ok(()) => self.failure.is_none(),
+            Err(source) => {
+                self.fail(StoreError::Flush(Arc::new(source)));
                 false
             }
         }

@@ -138,6 +138,7 @@ impl<D: Device> Engine<D> {
         let superblock = layout(&*device, options)?;
         let failed =
             |action, offset| move |source| StoreError::Device { action, offset, source: Arc::new(source) };
+        let flush_failed = |source| StoreError::Flush(Arc::new(source));
         // Neither copy of an old superblock may come back to life over new content, wherever the old log ended.
         let zeros = vec![0; 1 << 20];
         for place in std::iter::once(0).chain(second_places(superblock.device_bytes)) {
@@ -145,7 +146,7 @@ impl<D: Device> Engine<D> {
                 .write_at(place, &zeros[..SUPERBLOCK_BYTES as usize])
                 .map_err(failed("write the superblock", place))?;
         }
-        device.sync().map_err(failed("flush", 0))?;
+        device.sync().map_err(flush_failed)?;
         // Written, not only reserved: on a file no block is to be allocated on the path of a write.
         let mut at = superblock.log_offset;
         let end = at + superblock.log_bytes;
@@ -156,10 +157,10 @@ impl<D: Device> Engine<D> {
         }
         let checkpoint = Checkpoint { next_seq: 1, next_nid: 1, ..Checkpoint::default() };
         Index::create(Arc::clone(&device), (superblock.index_offset, superblock.index_bytes), checkpoint)?;
-        device.sync().map_err(failed("flush", 0))?;
+        device.sync().map_err(flush_failed)?;
         for place in superblock.places().into_iter().rev() {
             device.write_at(place, &superblock.encode()).map_err(failed("write the superblock", place))?;
-            device.sync().map_err(failed("flush", place))?;
+            device.sync().map_err(flush_failed)?;
         }
         Ok(superblock)
     }

@@ -65,6 +65,8 @@ struct Active {
     pieces: Vec<Piece>,
     outstanding: usize,
     tries: u32,
+    /// Each block by itself, after the device refused neighbours: the error is to name the one it is about.
+    is_single: bool,
     error: Option<ReadError>,
 }
 
@@ -76,6 +78,11 @@ enum Piece {
 }
 
 impl Piece {
+    /// The device refused it.
+    fn is_unread(&self) -> bool {
+        matches!(self, Piece::Device { buf: None, .. })
+    }
+
     fn blocks(&self) -> usize {
         match self {
             Piece::Hole { blocks } => *blocks,
@@ -120,6 +127,7 @@ impl<D: Device> Engine<D> {
             pieces: Vec::new(),
             outstanding: 0,
             tries: 0,
+            is_single: false,
             error: None,
         };
         self.reads.active.insert(id, active);
@@ -176,6 +184,7 @@ impl<D: Device> Engine<D> {
         active.skip = (offset % BLOCK_BYTES) as usize;
         active.len = (end - offset) as usize;
         active.pieces.clear();
+        let most = if active.is_single { 1 } else { READ_BYTES_MAX / BLOCK };
         if active.len == 0 {
             return Ok(());
         }
@@ -197,7 +206,7 @@ impl<D: Device> Engine<D> {
             } else {
                 match active.pieces.last_mut() {
                     Some(Piece::Device { slots, .. })
-                        if slots.len() < READ_BYTES_MAX / BLOCK
+                        if slots.len() < most
                             && slots.last().is_some_and(|last| last.unit + 1 == slot.unit) =>
                     {
                         slots.push(slot);
@@ -222,18 +231,33 @@ impl<D: Device> Engine<D> {
         if let Piece::Device { slots, buf } = &mut active.pieces[piece] {
             match result {
                 Ok(()) => *buf = read,
+                Err(_) if slots.len() > 1 => active.is_single = true,
                 Err(source) => {
-                    active.error = Some(ReadError::Device {
-                        object: active.request.object.to_string().into(),
-                        offset: (active.first_block + before as u64) * BLOCK_BYTES,
-                        device_offset: slots[0].unit * BLOCK_BYTES,
-                        source: Arc::new(source),
-                    });
+                    let offset = (active.first_block + before as u64) * BLOCK_BYTES;
+                    // The first of them, whatever the order of completion.
+                    let is_first = match &active.error {
+                        Some(ReadError::Device { offset: other, .. }) => offset < *other,
+                        _ => true,
+                    };
+                    if is_first {
+                        active.error = Some(ReadError::Device {
+                            object: active.request.object.to_string().into(),
+                            offset,
+                            device_offset: slots[0].unit * BLOCK_BYTES,
+                            source: Arc::new(source),
+                        });
+                    }
                 }
             }
         }
         if active.outstanding > 0 {
             self.reads.active.insert(id, active);
+            return;
+        }
+        if active.is_single && active.pieces.iter().any(|piece| piece.blocks() > 1 && piece.is_unread()) {
+            active.error = None;
+            self.reads.active.insert(id, active);
+            self.start_read(id);
             return;
         }
         if active.error.is_none()

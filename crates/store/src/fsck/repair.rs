@@ -20,7 +20,7 @@ pub(super) fn superblocks(
 ) -> Result<(), StoreError> {
     for &place in bad {
         device.write_at(place, &superblock.encode()).map_err(device_error("write the superblock", place))?;
-        device.sync().map_err(device_error("flush", place))?;
+        device.sync().map_err(flush_error)?;
     }
     Ok(())
 }
@@ -51,7 +51,7 @@ pub(super) fn index(device: &Arc<dyn BlockingDevice>, superblock: &Superblock) -
     };
     state.index().commit(&batch)?;
     drop(state);
-    device.sync().map_err(device_error("flush", 0))
+    device.sync().map_err(flush_error)
 }
 
 /// What the engine's checkpoint does, with everybody waiting: after it the log is of no more use.
@@ -59,7 +59,7 @@ fn checkpoint(device: &Arc<dyn BlockingDevice>, superblock: &Superblock) -> Resu
     let (mut state, log, last_seq) = load(device, superblock, &OpenOptions::default())?;
     // A record that was read may be in the device's cache only, left there by a process that was killed. No
     // block may be written over before its record is durable.
-    device.sync().map_err(device_error("flush", 0))?;
+    device.sync().map_err(flush_error)?;
     let most = WRITEBACK_BYTES_MAX / BLOCK_BYTES as usize;
     let mut buf = Vec::with_capacity(WRITEBACK_BYTES_MAX);
     loop {
@@ -72,11 +72,15 @@ fn checkpoint(device: &Arc<dyn BlockingDevice>, superblock: &Superblock) -> Resu
         device.write_at(offset, &buf).map_err(device_error("write data", offset))?;
         due.iter().for_each(|due| state.pending.written(due.unit, due.seq));
     }
-    device.sync().map_err(device_error("flush", 0))?;
+    device.sync().map_err(flush_error)?;
     let (batch, _) = state.take_batch(last_seq + 1, log.position_after(last_seq));
     state.index().commit(&batch).map(drop)
 }
 
 fn device_error(action: &'static str, offset: u64) -> impl FnOnce(std::io::Error) -> StoreError {
     move |source| StoreError::Device { action, offset, source: Arc::new(source) }
+}
+
+fn flush_error(source: std::io::Error) -> StoreError {
+    StoreError::Flush(Arc::new(source))
 }

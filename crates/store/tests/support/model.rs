@@ -248,7 +248,7 @@ impl State {
                 within(offset.saturating_add(data.len() as u64))?;
                 let Some(given) = checksums else { return Ok(()) };
                 let blocks = data.chunks(BLOCK as usize);
-                let is_whole = offset % BLOCK == 0 && data.len() as u64 % BLOCK == 0;
+                let is_whole = offset.is_multiple_of(BLOCK) && (data.len() as u64).is_multiple_of(BLOCK);
                 if !is_whole || given.len() != blocks.len() {
                     return Err(Refusal::Checksums);
                 }

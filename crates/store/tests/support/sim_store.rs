@@ -124,7 +124,15 @@ impl Sim {
     }
 
     pub fn read(&mut self, name: &str, offset: u64, len: u64) -> Result<Bytes, ReadError> {
-        let request = ReadRequest { pg: PG, object: object(name), offset, len };
+        self.fetch(ReadRequest { pg: PG, object: object(name), offset, len })
+    }
+
+    /// All of an object of any collection.
+    pub fn read_in(&mut self, pg: PgId, name: &str) -> Result<Bytes, ReadError> {
+        self.fetch(ReadRequest { pg, object: object(name), offset: 0, len: u64::MAX })
+    }
+
+    pub fn fetch(&mut self, request: ReadRequest) -> Result<Bytes, ReadError> {
         if let Err(error) = self.engine.read(0, request) {
             match error {
                 cairn_store::SubmitError::Store(error) => return Err(error.into()),
