@@ -5,8 +5,9 @@
 
 use crate::device::BlockingDevice;
 use crate::error::StoreError;
-use crate::format::record::{HEADER_BYTES, Header};
+use crate::format::record::{BODY_BYTES_MAX, HEADER_BYTES, Header};
 use crate::format::superblock::Superblock;
+use crate::limits::IO_BYTES_MAX;
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -130,6 +131,49 @@ impl Log {
         Ok(None)
     }
 
+    /// Where a record starts whose transactions come after `next_seq`, when there is no record with that one.
+    ///
+    /// A record is written when the one before it is durable, and numbers only grow: such a record shows that
+    /// one that was acknowledged is lost, and that this is not where the power went. (What a copy of a ring, as
+    /// payload, says of itself is older than the record that brought it.) Looks as far as it can start.
+    pub fn find_later(&self, device: &dyn BlockingDevice, next_seq: u64) -> Result<Option<u64>, StoreError> {
+        let longest = self.record_bytes(BODY_BYTES_MAX.min(self.len as usize / 4));
+        let ahead = (self.head + self.unit, self.len.min(self.head + longest + self.unit));
+        // The lost one, or the one after it, may have begun the ring anew.
+        let around = (0, if self.head + 2 * longest > self.len { longest + self.unit } else { 0 });
+        let mut buf = vec![0; IO_BYTES_MAX];
+        for (start, end) in [ahead, around] {
+            let mut at = start;
+            while at < end.min(self.len) {
+                let count = (end.min(self.len) - at).min(buf.len() as u64);
+                let piece = &mut buf[..count as usize];
+                self.read_ring(device, at, piece)?;
+                let found = piece.chunks_exact(self.unit as usize).position(|unit| {
+                    Header::decode(unit, &self.store).is_some_and(|header| header.seq > next_seq)
+                });
+                if let Some(found) = found {
+                    return Ok(Some(self.offset + at + found as u64 * self.unit));
+                }
+                at += count;
+            }
+        }
+        Ok(None)
+    }
+
+    /// Where the next record is, or will be, on the device.
+    pub fn head_offset(&self) -> u64 {
+        self.offset + self.head
+    }
+
+    fn read_ring(&self, device: &dyn BlockingDevice, at: u64, out: &mut [u8]) -> Result<(), StoreError> {
+        let offset = self.offset + at;
+        device.read_at(offset, out).map_err(|source| StoreError::Device {
+            action: "read the log",
+            offset,
+            source: Arc::new(source),
+        })
+    }
+
     fn read_at(
         &self,
         device: &dyn BlockingDevice,
@@ -138,15 +182,8 @@ impl Log {
         if position + self.unit > self.len {
             return Ok(None);
         }
-        let read = |offset: u64, out: &mut [u8]| {
-            device.read_at(offset, out).map_err(|source| StoreError::Device {
-                action: "read the log",
-                offset,
-                source: Arc::new(source),
-            })
-        };
         let mut first = vec![0; self.unit as usize];
-        read(self.offset + position, &mut first)?;
+        self.read_ring(device, position, &mut first)?;
         let Some(header) = Header::decode(&first, &self.store) else { return Ok(None) };
         let body_bytes = header.body_bytes as usize;
         if position + self.record_bytes(body_bytes) > self.len {
@@ -156,7 +193,7 @@ impl Log {
         let have = body_bytes.min(first.len() - HEADER_BYTES);
         body[..have].copy_from_slice(&first[HEADER_BYTES..HEADER_BYTES + have]);
         if have < body_bytes {
-            read(self.offset + position + self.unit, &mut body[have..])?;
+            self.read_ring(device, position + self.unit, &mut body[have..])?;
         }
         Ok((crc32fast::hash(&body) == header.body_crc).then(|| (header, Bytes::from(body))))
     }

@@ -259,6 +259,10 @@ pub(crate) fn load(
         reader.end().map_err(|Malformed| damaged("it does not decode"))?;
         next_seq = header.seq + u64::from(header.count);
     }
+    if log.find_later(&**device, next_seq)?.is_some() {
+        let why = "it was complete once, for a later record is there, and is damaged now";
+        return Err(Damage::Record { seq: next_seq, offset: log.head_offset(), why }.into());
+    }
     Ok((state, log, next_seq - 1))
 }
 

@@ -5,5 +5,7 @@ mod device;
 mod full;
 #[path = "../support/model.rs"]
 mod model;
+
+mod rot;
 #[path = "../support/sim_store.rs"]
 mod sim_store;
