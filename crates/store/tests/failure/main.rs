@@ -5,7 +5,7 @@ mod device;
 mod full;
 #[path = "../support/model.rs"]
 mod model;
-
+mod opening;
 mod rot;
 #[path = "../support/sim_store.rs"]
 mod sim_store;
