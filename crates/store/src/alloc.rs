@@ -137,6 +137,14 @@ impl Allocator {
         self.used[(bit / 64) as usize] >> (bit % 64) & 1 == 1
     }
 
+    /// Whether it is neither in use nor to be given out: reserved, or freed since the checkpoint.
+    pub fn is_waiting(&self, unit: u64) -> bool {
+        self.contains(unit) && !self.is_used(unit) && {
+            let bit = unit - self.base;
+            self.busy[(bit / 64) as usize] >> (bit % 64) & 1 == 1
+        }
+    }
+
     /// Every run of blocks that the state does not refer to, in order.
     pub fn each_unused_run(&self, mut visit: impl FnMut(Run)) {
         let mut run: Option<(u64, u64)> = None;

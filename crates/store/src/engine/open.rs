@@ -263,6 +263,7 @@ pub(crate) fn load(
         let why = "it was complete once, for a later record is there, and is damaged now";
         return Err(Damage::Record { seq: next_seq, offset: log.head_offset(), why }.into());
     }
+    state.replayed();
     Ok((state, log, next_seq - 1))
 }
 

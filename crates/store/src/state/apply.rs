@@ -144,6 +144,13 @@ impl State {
             let first_freed = self.freed.len();
             for (slot, new) in Arc::make_mut(&mut shard).slots[first..first + count].iter_mut().zip(new) {
                 if slot.unit != new.unit {
+                    // Live, it was reserved. In the log it is free: what was freed since the checkpoint is not
+                    // given out before the next.
+                    if self.is_replaying && self.alloc.is_waiting(new.unit) {
+                        return Err(Misfit::Contradiction(
+                            "it uses a block that was freed since the checkpoint",
+                        ));
+                    }
                     if !new.is_hole() && !self.alloc.mark_used(new.unit) {
                         return Err(Misfit::Contradiction("it uses a block that is in use, or is none"));
                     }

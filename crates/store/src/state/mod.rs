@@ -54,6 +54,8 @@ pub struct State {
     /// Data being written to fresh blocks, by the first of them: not yet readable from the device.
     pub arriving: BTreeMap<u64, Bytes>,
     freed: Vec<Freed>,
+    /// What is applied comes from the log, at open.
+    is_replaying: bool,
     next_nid: u64,
     objects: u64,
     /// Bytes of entries in the index, as of the last checkpoint.
@@ -99,6 +101,7 @@ impl State {
             pending: Pending::default(),
             arriving: BTreeMap::new(),
             freed: Vec::new(),
+            is_replaying: true,
             next_nid: checkpoint.next_nid,
             objects: checkpoint.objects,
             index_bytes: checkpoint.index_bytes,
@@ -107,6 +110,11 @@ impl State {
             generation: 1,
         };
         Ok((state, checkpoint))
+    }
+
+    /// All of the log was applied.
+    pub fn replayed(&mut self) {
+        self.is_replaying = false;
     }
 
     /// Collections, in order.
