@@ -135,10 +135,10 @@ impl<D: Device> Engine<D> {
             Err(StoreError::Truncated { .. }) => return Err(StoreError::AlreadyAStore { osd: -1 }),
             Err(error) => return Err(error),
         }
+        let flush_failed = |source| StoreError::Flush(Arc::new(source));
         let superblock = layout(&*device, options)?;
         let failed =
             |action, offset| move |source| StoreError::Device { action, offset, source: Arc::new(source) };
-        let flush_failed = |source| StoreError::Flush(Arc::new(source));
         // Neither copy of an old superblock may come back to life over new content, wherever the old log ended.
         let zeros = vec![0; 1 << 20];
         for place in std::iter::once(0).chain(second_places(superblock.device_bytes)) {
