@@ -11,7 +11,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use cairn_store::device::Wait;
-use cairn_store::device::sim::{Cut, Image, SimDevice, SimHandle, SimOptions, SplitMix64};
+use cairn_store::device::sim::{
+    Cut, Fault, FaultRule, Image, OpKind, SimDevice, SimHandle, SimOptions, SplitMix64,
+};
 use cairn_store::engine::runner::Inline;
 use cairn_store::fsck::{self, FsckOptions};
 use cairn_store::{
@@ -94,6 +96,11 @@ fn open(image: Image, rng: &mut SplitMix64) -> (SimHandle, Engine<SimDevice>) {
         ..OpenOptions::default()
     };
     let handle = device.handle();
+    if rng.one_in(2) {
+        // So that much happens while a read is under way.
+        let fault = Fault::Slow(1 + rng.below(12) as u32);
+        handle.inject(FaultRule::every(OpKind::Read, fault));
+    }
     let engine = Engine::open(device, &options, Box::new(Inline::default())).expect("open");
     (handle, engine)
 }

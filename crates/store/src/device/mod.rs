@@ -4,8 +4,9 @@
 //! Rules every implementation keeps, and the simulated one tortures:
 //!
 //! - Operations queued together may finish in any order, unless one waits for the other's
-//!   completion before it is queued. The engine never has two queued operations that overlap when
-//!   one of them writes.
+//!   completion before it is queued. The engine never has two queued writes or discards that overlap.
+//!   A read may overlap one: each of its sectors is old or new then, which the engine notices by the
+//!   block's checksum, and reads again.
 //! - A completed write may still be lost, torn at [`Geometry::sector_bytes`], or reordered with
 //!   others by a power cut until a [`Io::Flush`] queued after its completion has completed, or
 //!   when it was written with `durable` (which covers that write only).

@@ -23,6 +23,8 @@ use fault::FaultPlan;
 
 /// Operations a simulated device takes at once by default: as many as a file's queue.
 const QUEUE_ENTRIES: usize = 128;
+/// Operations are whole multiples of this, whatever the device's own sector is.
+const SECTOR_LEAST: usize = 512;
 /// What a discarded range reads as: not zeros, for nobody may rely on its content.
 const DISCARDED: u8 = 0xdd;
 
@@ -281,7 +283,7 @@ impl State {
         for queued in &self.queue {
             let Some((other, other_len, other_writes)) = range_of(&queued.io) else { continue };
             assert!(
-                !(writes || other_writes) || other + other_len <= offset || offset + len <= other,
+                !(writes && other_writes) || other + other_len <= offset || offset + len <= other,
                 "operation at {offset} of {len} bytes overlaps one in flight at {other} of {other_len} bytes"
             );
         }
@@ -389,6 +391,15 @@ impl State {
                 out[at] ^= 1 << (bit % 8);
             }
             _ => self.visible.read(offset, out),
+        }
+        // What is being written there has arrived in part: every other sector.
+        for queued in &self.queue {
+            let Io::Write { offset: start, buf, .. } = &queued.io else { continue };
+            let overlap = offset.max(*start)..(offset + out.len() as u64).min(start + buf.len() as u64);
+            for at in overlap.step_by(SECTOR_LEAST).filter(|at| at / SECTOR_LEAST as u64 % 2 == 0) {
+                let (to, from) = ((at - offset) as usize, (at - start) as usize);
+                out[to..to + SECTOR_LEAST].copy_from_slice(&buf[from..from + SECTOR_LEAST]);
+            }
         }
     }
 
@@ -694,7 +705,20 @@ mod tests {
     fn racing_operations_are_a_broken_engine() {
         let mut device = SimDevice::new(1 << 20, SimOptions::default());
         device.submit(0, Io::Write { offset: 0, buf: aligned(1024, 1).into(), durable: false });
-        device.submit(1, Io::Read { offset: 512, buf: aligned(512, 1) });
+        device.submit(1, Io::Write { offset: 512, buf: aligned(512, 1).into(), durable: false });
+    }
+
+    #[test]
+    fn a_read_that_overtakes_a_write_sees_a_part_of_it() {
+        let mut device = SimDevice::new(1 << 20, SimOptions::default());
+        device.handle().inject(FaultRule::nth(OpKind::Write, 0, Fault::Slow(1)));
+        device.submit(0, Io::Write { offset: 4096, buf: aligned(4096, 7).into(), durable: false });
+        device.submit(1, Io::Read { offset: 4096, buf: aligned(4096, 1) });
+        let mut done = Vec::new();
+        device.poll(Wait::Event, &mut done).expect("poll");
+        let read = done.pop().and_then(|done| done.buf).expect("the read");
+        let sectors: Vec<u8> = read.chunks(512).map(|sector| sector[0]).collect();
+        assert_eq!(sectors, [7, 0, 7, 0, 7, 0, 7, 0]);
     }
 
     #[test]
