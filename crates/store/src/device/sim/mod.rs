@@ -396,7 +396,8 @@ impl State {
         for queued in &self.queue {
             let Io::Write { offset: start, buf, .. } = &queued.io else { continue };
             let overlap = offset.max(*start)..(offset + out.len() as u64).min(start + buf.len() as u64);
-            for at in overlap.step_by(SECTOR_LEAST).filter(|at| at / SECTOR_LEAST as u64 % 2 == 0) {
+            for at in overlap.step_by(SECTOR_LEAST).filter(|at| (at / SECTOR_LEAST as u64).is_multiple_of(2))
+            {
                 let (to, from) = ((at - offset) as usize, (at - start) as usize);
                 out[to..to + SECTOR_LEAST].copy_from_slice(&buf[from..from + SECTOR_LEAST]);
             }
