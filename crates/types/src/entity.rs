@@ -1,6 +1,8 @@
 //! Who takes part in a cluster, and which cluster.
 
 use crate::OsdId;
+use crate::text::serde_as_text;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::str::FromStr;
 
@@ -9,7 +11,8 @@ use std::str::FromStr;
 pub struct Fsid(pub [u8; 16]);
 
 /// What a daemon or client is. The order is that of [`EntityKind::ALL`].
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum EntityKind {
     /// Monitor.
     Mon,
@@ -122,6 +125,15 @@ impl fmt::Debug for Fsid {
         fmt::Display::fmt(self, f)
     }
 }
+
+serde_as_text!(EntityName, (EntityKind, String), |name| (name.kind, name.id.clone()), |(kind, id): (
+    EntityKind,
+    String
+)| EntityName::new(
+    kind, &id
+)
+.ok());
+serde_as_text!(Fsid, [u8; 16], |fsid| fsid.0, |bytes| Some(Fsid(bytes)));
 
 /// Why a text is not an entity name.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

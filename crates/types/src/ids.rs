@@ -1,30 +1,30 @@
 //! The numbers by which a cluster names its parts.
 
+use crate::text::serde_as_text;
+use serde::{Deserialize, Serialize};
 use std::fmt;
 use std::num::ParseIntError;
 use std::str::FromStr;
 
 /// Number of an OSD, from 0. CRUSH names devices by the same non-negative number.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct OsdId(pub i32);
 
 /// Number of a monitor. Never given twice in the life of a cluster: a monitor that lost its disk
 /// comes back under a new number, because it no longer knows what it promised.
-#[derive(
-    Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, serde::Serialize, serde::Deserialize,
-)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct MonId(pub u32);
 
 /// Number of a pool. Signed 64 bits, as RADOS has it; the monitors give out numbers from 1.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct PoolId(pub i64);
 
 /// One version of the cluster map. Epoch 0 is "no map yet".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Epoch(pub u32);
 
 /// A snapshot of a pool, or [`SnapId::HEAD`] for the object as clients write it now.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct SnapId(pub u64);
 
 impl SnapId {
@@ -39,6 +39,13 @@ pub struct PgId {
     pub pool: PoolId,
     /// Placement seed: the group's number within its pool, below `pg_num`.
     pub seed: u32,
+}
+
+impl Epoch {
+    /// The epoch after this one.
+    pub fn next(self) -> Epoch {
+        Epoch(self.0 + 1)
+    }
 }
 
 impl fmt::Display for OsdId {
@@ -70,6 +77,8 @@ impl fmt::Display for PgId {
         write!(f, "{}.{:x}", self.pool.0, self.seed)
     }
 }
+
+serde_as_text!(PgId, (PoolId, u32), |pg| (pg.pool, pg.seed), |(pool, seed)| Some(PgId { pool, seed }));
 
 /// Why a text is not a placement group id.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

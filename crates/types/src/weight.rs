@@ -1,10 +1,11 @@
 //! Weights as CRUSH computes with them.
 
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// A weight in 16.16 fixed point: `0x1_0000` is 1.0. For CRUSH items 1.0 stands for one TiB by
 /// convention; for an OSD's reweight it stands for "fully in".
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Weight(pub u32);
 
 impl Weight {
