@@ -4,6 +4,7 @@ mod cluster;
 mod config;
 mod crush;
 mod failure;
+mod format;
 mod health;
 mod history;
 mod members;

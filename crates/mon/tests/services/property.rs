@@ -1,7 +1,8 @@
 //! For random command sequences: the published increments, applied one by one, give the leader's map; two
-//! monitors that apply the same transactions are equal.
+//! monitors that apply the same transactions are equal; what is stored is read back.
 
 use crate::support::{Cluster, START, addr, host, uuid};
+use cairn_mon::monitor::{decode_state, encode_state};
 use cairn_mon::service::subscription::{Need, next_maps};
 use cairn_mon::service::{
     ClusterCommand, Draft, LeaderCommand, MonCommand, OsdCommand, PgCommand, PoolCommand, PoolSetting,
@@ -167,5 +168,7 @@ proptest! {
             }
         }
         prop_assert_eq!(leader.state.hash(), other.hash());
+        let stored = encode_state(&leader.state);
+        prop_assert_eq!(decode_state(&stored).expect("what is written is read"), leader.state);
     }
 }

@@ -1,0 +1,343 @@
+//! What the leader does: drafts what was asked into one entry at a time, watches daemons, and keeps the
+//! members of the log in step with the monitor map.
+//!
+//! One entry is under way at a time. What is asked meanwhile waits and goes into the next one together: a
+//! burst costs two rounds, not one each. Everything is drafted under the lease, over all that is decided; so
+//! a refusal, or the news that nothing needs to change, is as good as a read.
+
+use super::{Answer, Call, DaemonNews, Effects, Entry, Monitor, Now, Origin, Query, encode_entry};
+use crate::service::watch::{self, Watch};
+use crate::service::{ApplyError, ClusterState, Draft, Once, Refusal, Request};
+use cairn_paxos::{
+    Change, Event as LogEvent, Moment, Outcome, Payload, ProposalId, Request as LogRequest, Slot,
+};
+use cairn_types::MonId;
+use std::collections::{BTreeSet, VecDeque};
+use std::time::Duration;
+
+/// Calls that wait at the leader.
+pub const MAX_QUEUED: usize = 8192;
+
+/// Calls in one entry.
+pub const MAX_CALLS_PER_ENTRY: usize = 256;
+
+/// Before the leader tries the log again after it would not take an entry.
+const RETRY: Duration = Duration::from_millis(100);
+
+/// A change that waits or is under way; without an origin it is the leader's own.
+#[derive(Clone, Debug)]
+struct Item {
+    origin: Option<Origin>,
+    once: Option<Once>,
+    request: Request,
+}
+
+/// The entry that is under way.
+#[derive(Clone, Debug)]
+struct Flight {
+    id: ProposalId,
+    born: Slot,
+    payload: Payload,
+    items: Vec<Item>,
+    /// What is told when it has landed: these refusals were judged by a state that includes it.
+    refused: Vec<(Origin, Answer)>,
+}
+
+/// The leader's part of a monitor. It ends with the leadership; whoever called, calls again.
+#[derive(Debug)]
+pub(super) struct Lead {
+    watch: Watch,
+    /// Something changed that deadlines or verdicts may depend on.
+    look: bool,
+    /// The watch's next deadline.
+    look_at_ms: Option<u64>,
+    queue: VecDeque<Item>,
+    reads: Vec<(Origin, Query)>,
+    /// Calls that are queued, to be read, or under way.
+    known: BTreeSet<Origin>,
+    flight: Option<Flight>,
+    /// How many calls to take at once: fewer after an entry was too large.
+    batch: usize,
+    change: Option<ProposalId>,
+    retry_at: Option<Moment>,
+}
+
+impl Lead {
+    pub fn new(state: &ClusterState, now: Now) -> Self {
+        Lead {
+            watch: Watch::new(state, steady(now)),
+            look: true,
+            look_at_ms: None,
+            queue: VecDeque::new(),
+            reads: Vec::new(),
+            known: BTreeSet::new(),
+            flight: None,
+            batch: MAX_CALLS_PER_ENTRY,
+            change: None,
+            retry_at: None,
+        }
+    }
+
+    pub fn observe(&mut self, state: &ClusterState, now: Now) {
+        self.watch.observe(state, steady(now));
+        self.look = true;
+    }
+
+    pub fn backlog(&self) -> usize {
+        self.known.len()
+    }
+
+    pub fn look_again(&mut self) {
+        self.look = true;
+    }
+
+    fn wake_at(&self) -> Option<Moment> {
+        let look = self.look_at_ms.map(|ms| Moment(ms.saturating_mul(1_000)));
+        [look, self.retry_at].into_iter().flatten().min()
+    }
+
+    /// Takes a call; `false` if there is no room. One that is here already is not taken again.
+    pub fn enqueue(&mut self, origin: Origin, call: Call) -> bool {
+        if self.known.contains(&origin) {
+            return true;
+        }
+        if self.known.len() >= MAX_QUEUED {
+            return false;
+        }
+        self.known.insert(origin);
+        match call {
+            Call::Read(query) => self.reads.push((origin, query)),
+            Call::Change { once, request } => {
+                self.queue.push_back(Item { origin: Some(origin), once, request });
+            }
+        }
+        true
+    }
+
+    /// Queues a change of the leader's own, unless it is here already.
+    fn want(&mut self, request: Request) {
+        let under_way = self.flight.iter().flat_map(|flight| &flight.items);
+        let own = self.queue.iter().chain(under_way).filter(|item| item.origin.is_none());
+        if !own.into_iter().any(|item| item.request == request) {
+            self.queue.push_back(Item { origin: None, once: None, request });
+        }
+    }
+
+    pub fn take_news(&mut self, news: DaemonNews, state: &ClusterState, now: Now) {
+        let now = steady(now);
+        let wanted = match news {
+            DaemonNews::Failure(report) => {
+                self.look = true;
+                self.watch.report(state, &report, now).1
+            }
+            DaemonNews::OsdBeacon { osd, up_from } => {
+                self.watch.beacon(osd, up_from, now);
+                None
+            }
+            DaemonNews::MgrBeacon { name, addr } => self.watch.mgr_beacon(&name, addr, now),
+            DaemonNews::Digest { .. } => None,
+        };
+        if let Some(request) = wanted {
+            self.want(request);
+        }
+    }
+
+    /// An entry was decided. If it is the one under way: the answers that waited for it, or, if it was made
+    /// over a state that had changed, its requests are drafted again.
+    pub fn landed(
+        &mut self,
+        id: ProposalId,
+        result: &Result<(), ApplyError>,
+        version: u64,
+    ) -> Vec<(Origin, Answer)> {
+        if self.flight.as_ref().is_none_or(|flight| flight.id != id) {
+            return Vec::new();
+        }
+        let Some(flight) = self.flight.take() else { return Vec::new() };
+        match result {
+            Ok(()) => {
+                for origin in flight.items.iter().filter_map(|item| item.origin) {
+                    self.known.remove(&origin);
+                }
+                flight.refused
+            }
+            Err(ApplyError::Stale { .. }) => {
+                self.put_back(flight.items);
+                Vec::new()
+            }
+            Err(error) => {
+                let why = format!("the change does not apply at version {version}: {error}");
+                let answer = Answer::Refused { code: cairn_wire::ErrorCode::INVAL, why };
+                let origins: Vec<Origin> = flight.items.iter().filter_map(|item| item.origin).collect();
+                for origin in &origins {
+                    self.known.remove(origin);
+                }
+                origins.into_iter().map(|origin| (origin, answer.clone())).collect()
+            }
+        }
+    }
+
+    fn put_back(&mut self, items: Vec<Item>) {
+        for item in items.into_iter().rev() {
+            self.queue.push_front(item);
+        }
+    }
+
+    /// What the log says of a proposal; a request to make again under the same name, if it cannot tell.
+    pub fn take_outcome(&mut self, id: ProposalId, outcome: Outcome, now: Now) -> Option<(Slot, LogRequest)> {
+        if self.change == Some(id) {
+            // Whatever became of it: the members are compared with the map again.
+            self.change = None;
+            if let Outcome::Refused(_) | Outcome::ChangeRefused { .. } = outcome {
+                self.retry_at = Some(now.steady + RETRY);
+            }
+            return None;
+        }
+        let flight = self.flight.take_if(|flight| flight.id == id)?;
+        match outcome {
+            // Applied before the outcome was told, so that was another copy of it: look what it did.
+            Outcome::Decided { .. } | Outcome::ChangeRefused { .. } | Outcome::Lost | Outcome::Forgotten => {
+                self.put_back(flight.items);
+                None
+            }
+            Outcome::Refused(_) => {
+                self.put_back(flight.items);
+                self.retry_at = Some(now.steady + RETRY);
+                None
+            }
+            Outcome::Uncertain => {
+                let again = (flight.born, LogRequest::App(flight.payload.clone()));
+                self.flight = Some(flight);
+                Some(again)
+            }
+        }
+    }
+}
+
+fn steady(now: Now) -> watch::Now {
+    watch::Now { wall: now.wall, steady_ms: now.steady_ms() }
+}
+
+impl Monitor {
+    /// Whether this monitor leads and may answer from its own state.
+    fn may_lead(&self) -> bool {
+        self.fault.is_none() && self.node.can_read(self.now.steady) && self.applied == self.node.decided()
+    }
+
+    /// When the leader has something to do. While it may not, the log's own timer brings it on.
+    pub(super) fn lead_wake_at(&self) -> Option<Moment> {
+        self.lead.as_ref().filter(|_| self.may_lead()).and_then(Lead::wake_at)
+    }
+
+    /// Does what a leader has to do, if this monitor leads and may.
+    pub(super) fn lead_on(&mut self, out: &mut Effects) {
+        if !self.may_lead() {
+            return;
+        }
+        let now = self.now;
+        let digest = self.fresh_digest().cloned();
+        let (Some(lead), Some(state)) = (&mut self.lead, &self.state) else { return };
+        if lead.look || lead.look_at_ms.is_some_and(|at| at <= now.steady_ms()) {
+            lead.look = false;
+            let due = lead.watch.tick(state, digest.as_ref(), steady(now));
+            lead.look_at_ms = due.next_ms;
+            for request in due.requests {
+                lead.want(request);
+            }
+        }
+        let reads = std::mem::take(&mut lead.reads);
+        for (origin, _) in &reads {
+            lead.known.remove(origin);
+        }
+        self.answer_reads(reads, out);
+        let Some(lead) = &mut self.lead else { return };
+        if lead.retry_at.is_some_and(|at| at > now.steady) {
+            return;
+        }
+        lead.retry_at = None;
+        self.draft(out);
+        self.change_members();
+    }
+
+    /// Drafts what waits into an entry and proposes it, unless one is under way.
+    fn draft(&mut self, out: &mut Effects) {
+        let (Some(lead), Some(state)) = (&mut self.lead, &self.state) else { return };
+        if lead.flight.is_some() || lead.queue.is_empty() {
+            return;
+        }
+        let count = lead.queue.len().min(lead.batch);
+        let items: Vec<Item> = lead.queue.drain(..count).collect();
+        let mut draft = Draft::new(state, self.now.wall);
+        let (mut answers, mut refused) = (Vec::new(), Vec::new());
+        for item in &items {
+            let result = match item.once {
+                Some(once) => draft.run_once(once, &item.request),
+                None => draft.run(&item.request),
+            };
+            match (item.origin, result) {
+                (Some(origin), Ok(reply)) => answers.push((origin, reply)),
+                (Some(origin), Err(refusal)) => refused.push((origin, Answer::refused(&refusal))),
+                (None, _) => {}
+            }
+        }
+        let Some(transaction) = draft.finish() else {
+            let version = state.version();
+            for origin in items.iter().filter_map(|item| item.origin) {
+                lead.known.remove(&origin);
+            }
+            let done = answers.into_iter().map(|(origin, reply)| (origin, Answer::Done { reply, version }));
+            for (origin, answer) in done.chain(refused) {
+                self.deliver(origin, answer, out);
+            }
+            // There may be more than one draft's worth.
+            self.touched |= self.lead.as_ref().is_some_and(|lead| !lead.queue.is_empty());
+            return;
+        };
+        match encode_entry(&Entry { transaction, answers }) {
+            Ok(payload) => {
+                lead.batch = MAX_CALLS_PER_ENTRY;
+                let (id, born) =
+                    (ProposalId { session: self.run, seq: self.next_proposal }, self.node.decided());
+                self.next_proposal += 1;
+                lead.flight = Some(Flight { id, born, payload: payload.clone(), items, refused });
+                self.tell_log(LogEvent::Propose { id, born, request: LogRequest::App(payload) });
+            }
+            Err(too_large) => self.shrink(items, &too_large, out),
+        }
+    }
+
+    /// An entry was too large: fewer calls in the next one. A call that is too large alone is refused.
+    fn shrink(&mut self, items: Vec<Item>, too_large: &Refusal, out: &mut Effects) {
+        let Some(lead) = &mut self.lead else { return };
+        self.touched = true;
+        if items.len() > 1 {
+            lead.batch = items.len() / 2;
+            return lead.put_back(items);
+        }
+        lead.batch = MAX_CALLS_PER_ENTRY;
+        for origin in items.into_iter().filter_map(|item| item.origin) {
+            if let Some(lead) = &mut self.lead {
+                lead.known.remove(&origin);
+            }
+            self.deliver(origin, Answer::refused(too_large), out);
+        }
+    }
+
+    /// The members of the log follow the monitor map, one change at a time.
+    fn change_members(&mut self) {
+        let (Some(lead), Some(state)) = (&mut self.lead, &self.state) else { return };
+        let Some((from, newest)) = self.node.configs().newest() else { return };
+        // A change that was decided but does not vote yet: the next one would be refused.
+        if lead.change.is_some() || from > self.node.decided().next() {
+            return;
+        }
+        let wanted: BTreeSet<MonId> = state.mon_map().mons.values().map(|mon| mon.id).collect();
+        let added = wanted.difference(&newest.members).next().map(|mon| Change::Add(*mon));
+        let removed = newest.members.difference(&wanted).next().map(|mon| Change::Remove(*mon));
+        let Some(change) = added.or(removed) else { return };
+        let (id, born) = (ProposalId { session: self.run, seq: self.next_proposal }, self.node.decided());
+        self.next_proposal += 1;
+        lead.change = Some(id);
+        self.tell_log(LogEvent::Propose { id, born, request: LogRequest::Change(change) });
+    }
+}
