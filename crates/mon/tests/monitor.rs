@@ -266,6 +266,29 @@ fn a_batch_that_is_too_large_for_the_log_is_split() {
 }
 
 #[test]
+fn a_late_copy_of_a_refused_call_is_refused_whatever_has_changed_since() {
+    use cairn_mon::monitor::PeerMessage;
+    let mut solo = Solo::new();
+    solo.ok(pool("vms", 8));
+    let once = Some(Once { id: RequestId { client: 7, incarnation: 0, tid: 1 }, born: 0 });
+    let call = Call::Change { once, request: pool("vms", 8) };
+    let copy = || PeerMessage::Call { run: 5, tag: CallTag(1), call: call.clone() };
+    let told = |solo: &mut Solo| {
+        let event = Event::Peer { from: MonId(9), message: copy() };
+        let effects = solo.monitor.handle(Solo::clock(solo.now_ms), event);
+        effects.early.into_iter().any(|(to, message)| {
+            let refused = matches!(&message, PeerMessage::Answer { answer: Answer::Refused { code, .. }, .. }
+                if *code == ErrorCode::EXIST);
+            to == MonId(9) && refused
+        })
+    };
+    assert!(told(&mut solo), "the pool exists");
+    solo.ok(Request::Pool(PoolCommand::Remove { name: "vms".to_owned(), confirm: "vms".to_owned() }));
+    assert!(told(&mut solo));
+    assert!(solo.monitor.state().expect("a state").osd_map().pools.is_empty());
+}
+
+#[test]
 fn statistics_count_while_they_are_fresh_and_from_the_active_mgr() {
     let mut solo = Solo::new();
     solo.ok(pool("vms", 8));

@@ -79,7 +79,7 @@ impl Monitor {
             waiting.retry_at = now + RETRY;
             let (run, call) = (*run, waiting.call.clone());
             if let Some(lead) = lead {
-                // A full queue empties before the next try.
+                // A full queue empties before the next try, and a refusal has been told here without fail.
                 let _ = lead.enqueue(Origin { mon: node.id(), run, tag }, call);
             } else if let Some(leader) = node.leader() {
                 out.early.push((leader, PeerMessage::Call { run, tag, call }));
@@ -94,9 +94,9 @@ impl Monitor {
         }
         // Who does not lead keeps silent: the origin tries again when it hears who does.
         if let Some(lead) = &mut self.lead
-            && !lead.enqueue(origin, call)
+            && let Some(answer) = lead.enqueue(origin, call)
         {
-            self.deliver(origin, Answer::Busy, out);
+            self.deliver(origin, answer, out);
         }
     }
 

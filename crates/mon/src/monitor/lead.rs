@@ -12,7 +12,7 @@ use cairn_paxos::{
     Change, Event as LogEvent, Moment, Outcome, Payload, ProposalId, Request as LogRequest, Slot,
 };
 use cairn_types::MonId;
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Calls that wait at the leader.
@@ -20,6 +20,9 @@ pub const MAX_QUEUED: usize = 8192;
 
 /// Calls in one entry.
 pub const MAX_CALLS_PER_ENTRY: usize = 256;
+
+/// Refusals the leader remembers, to answer late copies of the calls with.
+const MAX_TOLD: usize = 1024;
 
 /// Before the leader tries the log again after it would not take an entry.
 const RETRY: Duration = Duration::from_millis(100);
@@ -56,6 +59,9 @@ pub(super) struct Lead {
     /// Calls that are queued, to be read, or under way.
     known: BTreeSet<Origin>,
     flight: Option<Flight>,
+    /// Calls that were refused lately: a copy that comes late must not be carried out after all.
+    told: BTreeMap<Origin, Answer>,
+    told_order: VecDeque<Origin>,
     /// How many calls to take at once: fewer after an entry was too large.
     batch: usize,
     change: Option<ProposalId>,
@@ -72,6 +78,8 @@ impl Lead {
             reads: Vec::new(),
             known: BTreeSet::new(),
             flight: None,
+            told: BTreeMap::new(),
+            told_order: VecDeque::new(),
             batch: MAX_CALLS_PER_ENTRY,
             change: None,
             retry_at: None,
@@ -96,13 +104,16 @@ impl Lead {
         [look, self.retry_at].into_iter().flatten().min()
     }
 
-    /// Takes a call; `false` if there is no room. One that is here already is not taken again.
-    pub fn enqueue(&mut self, origin: Origin, call: Call) -> bool {
+    /// Takes a call, unless it is here already. An answer, if it has one: it was refused, or there is no room.
+    pub fn enqueue(&mut self, origin: Origin, call: Call) -> Option<Answer> {
+        if let Some(answer) = self.told.get(&origin) {
+            return Some(answer.clone());
+        }
         if self.known.contains(&origin) {
-            return true;
+            return None;
         }
         if self.known.len() >= MAX_QUEUED {
-            return false;
+            return Some(Answer::Busy);
         }
         self.known.insert(origin);
         match call {
@@ -111,7 +122,18 @@ impl Lead {
                 self.queue.push_back(Item { origin: Some(origin), once, request });
             }
         }
-        true
+        None
+    }
+
+    fn remember_refusals(&mut self, refused: &[(Origin, Answer)]) {
+        for (origin, answer) in refused {
+            self.told.insert(*origin, answer.clone());
+            self.told_order.push_back(*origin);
+        }
+        let excess = self.told_order.len().saturating_sub(MAX_TOLD);
+        for origin in self.told_order.drain(..excess) {
+            self.told.remove(&origin);
+        }
     }
 
     /// Queues a change of the leader's own, unless it is here already.
@@ -159,6 +181,7 @@ impl Lead {
                 for origin in flight.items.iter().filter_map(|item| item.origin) {
                     self.known.remove(&origin);
                 }
+                self.remember_refusals(&flight.refused);
                 flight.refused
             }
             Err(ApplyError::Stale { .. }) => {
@@ -285,6 +308,7 @@ impl Monitor {
             for origin in items.iter().filter_map(|item| item.origin) {
                 lead.known.remove(&origin);
             }
+            lead.remember_refusals(&refused);
             let done = answers.into_iter().map(|(origin, reply)| (origin, Answer::Done { reply, version }));
             for (origin, answer) in done.chain(refused) {
                 self.deliver(origin, answer, out);

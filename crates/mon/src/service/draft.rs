@@ -120,7 +120,8 @@ impl<'a> Draft<'a> {
         }
     }
 
-    /// The transaction of all accepted commands; `None` if they change nothing.
+    /// The transaction of all accepted commands; `None` if they change nothing. A command that must count
+    /// once counts as a change in any case: a late copy of it must not be carried out after others.
     pub fn finish(self) -> Option<Transaction> {
         let Draft { base, now, next, remember } = self;
         let mut transaction = Transaction::empty(base.version + 1, now);

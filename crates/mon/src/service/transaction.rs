@@ -79,10 +79,9 @@ impl Transaction {
         }
     }
 
-    /// Whether it changes nothing but the version and what is remembered of requests.
+    /// Whether it changes nothing but the version.
     pub fn is_empty(&self) -> bool {
-        let Transaction { version, made, .. } = *self;
-        *self == Transaction { remember: self.remember.clone(), ..Transaction::empty(version, made) }
+        *self == Transaction::empty(self.version, self.made)
     }
 
     /// Changes the state: all of it, or on an error nothing.

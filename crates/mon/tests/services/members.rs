@@ -125,3 +125,23 @@ fn a_request_sent_twice_counts_once_in_a_batch_and_later() {
     assert_eq!(draft.run_once(once, &snap), first);
     assert_eq!(draft.finish(), None, "nothing is left to do");
 }
+
+#[test]
+fn what_changes_nothing_counts_once_too() {
+    use cairn_mon::service::{ClusterCommand, Draft};
+    use cairn_types::OsdFlag;
+    let mut cluster = Cluster::new();
+    let flag = |on| Request::Cluster(ClusterCommand::Flag { flag: OsdFlag::NoOut, on });
+    let once = Once { id: cairn_wire::RequestId { client: 1, incarnation: 0, tid: 1 }, born: 0 };
+    let clear = |cluster: &mut Cluster| {
+        let mut draft = Draft::new(&cluster.state, cluster.now);
+        draft.run_once(once, &flag(false)).expect("accepted");
+        if let Some(transaction) = draft.finish() {
+            cluster.state.apply(&transaction).expect("it applies");
+        }
+    };
+    clear(&mut cluster);
+    cluster.ok(flag(true));
+    clear(&mut cluster);
+    assert!(cluster.state.osd_map().flags.has(OsdFlag::NoOut), "a late copy does not clear it again");
+}
