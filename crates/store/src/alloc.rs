@@ -287,6 +287,9 @@ impl Allocator {
         debug_assert!(!self.is_used(unit), "unit {unit} is in use");
         set(&mut self.busy, bit, 1, false);
         self.busy_blocks -= 1;
+        // From the front again: what was in use once is given out before what never was, so that a sparse file
+        // or a thin volume takes little more than what is in it.
+        self.cursor = self.cursor.min((bit / 64) as usize);
     }
 }
 

@@ -23,7 +23,7 @@ fn a_damaged_image_is_an_error_or_a_state_of_its_history() {
         let most = if rng.one_in(4) { 12 } else { 2 };
         let steps = 1 + rng.below(most);
         let mut input: Vec<u8> = (0..8 * steps).map(|_| rng.next_u64() as u8).collect();
-        let kinds = if seed.is_multiple_of(2) { 8 } else { 11 };
+        let kinds = if seed.is_multiple_of(2) { 8 } else { 12 };
         input.iter_mut().step_by(8).for_each(|kind| *kind %= kinds);
         if std::panic::catch_unwind(|| store_image::torture(&input)).is_err() {
             eprintln!("input {seed}: {input:02x?}");

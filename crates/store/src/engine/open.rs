@@ -187,7 +187,7 @@ impl<D: Device> Engine<D> {
             // A record that was read may be in the device's cache only, left there by a process that was killed.
             // Nobody may see what it did, or write over a block, before it is durable. (The index library flushes
             // when it opens; but that is its inside.)
-            let failed = |source| StoreError::Device { action: "flush", offset: 0, source: Arc::new(source) };
+            let failed = |source| StoreError::Flush(Arc::new(source));
             blocking.sync().map_err(failed)?;
         }
         Ok(Engine {

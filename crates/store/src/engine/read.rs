@@ -15,8 +15,8 @@ use std::io;
 use std::sync::Arc;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
-/// Reads under way that are not for the same object in the same state are tried again when what they read
-/// was changed under them; so often at most before it counts as damage.
+/// Reads whose blocks are written over meanwhile are tried again, so often; then the engine waits for the
+/// device, and nothing can change.
 const TRIES_MAX: u32 = 8;
 
 /// What to read.
@@ -203,6 +203,10 @@ impl<D: Device> Engine<D> {
                 }
             } else if let Some(data) = self.state.pending.get(slot.unit) {
                 active.pieces.push(Piece::Memory { data: data.clone(), crc: slot.crc });
+            } else if active.tries >= TRIES_MAX {
+                let what = || (object.to_string().into(), block * BLOCK_BYTES);
+                let data = self.state.read_block(slot, what)?;
+                active.pieces.push(Piece::Memory { data, crc: slot.crc });
             } else {
                 match active.pieces.last_mut() {
                     Some(Piece::Device { slots, .. })
@@ -267,7 +271,7 @@ impl<D: Device> Engine<D> {
             active.tries += 1;
             let is_still_there = self.state.slot(active.nid, block).is_ok_and(|now| now == slot)
                 && self.state.pending.get(slot.unit).is_none();
-            if !is_still_there && active.tries < TRIES_MAX {
+            if !is_still_there {
                 // It was overwritten or moved meanwhile.
                 self.reads.active.insert(id, active);
                 self.start_read(id);
@@ -354,7 +358,7 @@ fn crc_of_zeros() -> u32 {
 mod tests {
     use super::*;
     use crate::device::Wait;
-    use crate::device::sim::{SimDevice, SimOptions};
+    use crate::device::sim::{Fault, FaultRule, OpKind, SimDevice, SimOptions};
     use crate::engine::runner::Inline;
     use crate::{CreateOptions, Op, OpenOptions, Transaction};
     use cairn_types::{PoolId, SnapId};
@@ -419,5 +423,54 @@ mod tests {
     fn without_verification_a_changed_bit_would_be_returned() {
         let (result, _) = read_rotten(Some(Canary::NoChecksum));
         assert_eq!(result.unwrap().data[BLOCK + 100], 7 ^ 1 << 3);
+    }
+
+    #[test]
+    fn a_block_that_is_written_over_all_the_time_is_read_all_the_same() {
+        let device = SimDevice::new(16 << 20, SimOptions::default());
+        let medium = device.handle();
+        Engine::<SimDevice>::create(medium.blocking(), &CreateOptions::default()).unwrap();
+        let mut engine = Engine::open(device, &OpenOptions::default(), Box::new(Inline::default())).unwrap();
+        let pg = PgId { pool: PoolId(1), seed: 0 };
+        let object = ObjectId {
+            pool: pg.pool,
+            hash: 0,
+            namespace: String::new(),
+            key: String::new(),
+            name: "object".into(),
+            snap: SnapId::HEAD,
+        };
+        let (mut events, mut writes) = (Vec::new(), 0_u8);
+        let mut put_in_place = |engine: &mut Engine<SimDevice>, events: &mut Vec<Event>| {
+            writes += 1;
+            let data = Bytes::from(vec![writes; BLOCK]);
+            let write = Op::Write { pg, object: object.clone(), offset: 0, data, checksums: None };
+            let ops = if writes == 1 { vec![Op::CreateCollection(pg), write] } else { vec![write] };
+            engine.submit(1, Transaction { ops }).unwrap();
+            engine.request_checkpoint();
+            while engine.is_checkpointing() {
+                engine.poll(Wait::Event, events).unwrap();
+            }
+        };
+        put_in_place(&mut engine, &mut events);
+        // Each read of the device ends only after the block is in place with another content.
+        medium.inject(FaultRule::every(OpKind::Read, Fault::Slow(20)));
+        engine.read(2, ReadRequest { pg, object: object.clone(), offset: 0, len: BLOCK_BYTES }).unwrap();
+        let mut rounds = 0;
+        let read = loop {
+            put_in_place(&mut engine, &mut events);
+            rounds += 1;
+            assert!(rounds < 200, "no answer");
+            let found = events.drain(..).find_map(|event| match event {
+                Event::Read { result, .. } => Some(result),
+                Event::Committed { result, .. } => result.err().map(|error| panic!("{error}")),
+            });
+            if let Some(result) = found {
+                break result.unwrap();
+            }
+        };
+        assert!(rounds > TRIES_MAX, "{rounds} rounds did not disturb it often enough");
+        assert!(read.data.iter().all(|byte| *byte == read.data[0]));
+        assert_eq!(read.checksums, [crc32fast::hash(&read.data)]);
     }
 }

@@ -8,9 +8,12 @@ mod sparse;
 mod workload;
 
 use super::{Format, about, create, open, print, print_json, text};
-use anyhow::bail;
+use anyhow::{Context, bail};
 use cairn_store::device::file::{Access, FileDevice, QueueKind};
 use cairn_store::device::sim::SplitMix64;
+use cairn_store::device::{AlignedBuf, BlockingDevice};
+use cairn_store::format::superblock::Superblock;
+use cairn_store::limits::BLOCK_BYTES;
 use cairn_store::{CreateOptions, OpenOptions, Store};
 use cairn_types::{ObjectId, PgId};
 use fio::Fio;
@@ -114,7 +117,10 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
             force: args.force,
             ..CreateOptions::default()
         };
-        create::make(&args.device, args.size, &options)?;
+        let superblock = create::make(&args.device, args.size, &options)?;
+        if args.beside_fio {
+            lay_out(args, &superblock)?;
+        }
     }
     let is_uring = is_uring(args)?;
     // Settled here, so that the report is of what was used.
@@ -154,6 +160,21 @@ pub fn run(args: &Args) -> anyhow::Result<()> {
         Format::Json => print_json(&result),
         Format::Text => Ok(()),
     }
+}
+
+/// Writes all the space for data once, as fio does with its file: the file system is to allocate no block for
+/// either while it is measured.
+fn lay_out(args: &Args, superblock: &Superblock) -> anyhow::Result<()> {
+    let device = open(&args.device, Access::ReadWrite)?;
+    let zeros = AlignedBuf::new(OBJECT_BYTES as usize);
+    let end = superblock.data_offset + superblock.data_blocks * BLOCK_BYTES;
+    for offset in (superblock.data_offset..end).step_by(zeros.len()) {
+        let len = (end - offset).min(zeros.len() as u64) as usize;
+        device
+            .write_at(offset, &zeros[..len])
+            .with_context(|| format!("cannot lay out {}", args.device.display()))?;
+    }
+    device.sync().with_context(|| format!("cannot lay out {}", args.device.display()))
 }
 
 /// Prints a part of the report, as soon as it is there.
