@@ -7,6 +7,7 @@
 
 use anyhow::{Context, anyhow, bail};
 use bytes::Bytes;
+use cairn_store::device::AlignedBuf;
 use cairn_store::device::sim::SplitMix64;
 use cairn_store::{Op, ReadRequest, Store, Transaction};
 use cairn_types::{ObjectId, PgId, PoolId, SnapId};
@@ -64,10 +65,11 @@ pub fn object(kind: &str, number: u64) -> (PgId, ObjectId) {
 pub struct Content(Bytes);
 
 impl Content {
-    /// Twice an object.
+    /// Twice an object, in memory that the device takes as it is: so is fio's.
     pub fn new(rng: &mut SplitMix64) -> Self {
-        let words = 2 * OBJECT_BYTES / 8;
-        Content((0..words).flat_map(|_| rng.next_u64().to_le_bytes()).collect::<Vec<u8>>().into())
+        let mut content = AlignedBuf::new(2 * OBJECT_BYTES as usize);
+        content.chunks_exact_mut(8).for_each(|word| word.copy_from_slice(&rng.next_u64().to_le_bytes()));
+        Content(Bytes::from_owner(content))
     }
 
     /// Some of them, not copied; `len` is at most an object.
