@@ -7,7 +7,7 @@ use std::time::Duration;
 /// How bytes travel. Both ends of a connection use the same; ports of the two are apart (TCP and UDP).
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub enum Carrier {
-    /// One TCP+TLS stream per lane. The default: `docs/decisions/0010-carrier.md`.
+    /// One TCP+TLS stream per lane. The default: `docs/decisions/carrier.md`.
     #[default]
     Tcp,
     /// QUIC, one stream per lane.
@@ -60,7 +60,7 @@ pub struct Tuning {
     pub quic_mtu: QuicMtu,
 }
 
-/// Packet sizes of QUIC: see the measurements in `docs/decisions/0010-carrier.md`.
+/// Packet sizes of QUIC: see the measurements in `docs/decisions/carrier.md`.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum QuicMtu {
     /// Found by probing up to 1,452 bytes, with segmentation offload: right on any network.
