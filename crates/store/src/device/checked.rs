@@ -48,6 +48,8 @@ pub struct CheckedRegion {
     table_blocks: u64,
     data_blocks: u64,
     state: Mutex<State>,
+    /// Held by whoever brings it to the medium.
+    syncing: Mutex<()>,
 }
 
 #[derive(Debug)]
@@ -91,6 +93,7 @@ impl CheckedRegion {
                 first: None,
                 first_stable: 0,
             }),
+            syncing: Mutex::new(()),
         };
         region.device.write_at(start, &head(0, 0, 0))?;
         region.device.sync()?;
@@ -156,7 +159,14 @@ impl CheckedRegion {
             first: None,
             first_stable,
         };
-        Ok(CheckedRegion { device, start, table_blocks, data_blocks, state: Mutex::new(state) })
+        Ok(CheckedRegion {
+            device,
+            start,
+            table_blocks,
+            data_blocks,
+            state: Mutex::new(state),
+            syncing: Mutex::new(()),
+        })
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -189,6 +199,26 @@ impl CheckedRegion {
                     self.position(block)
                 )));
             }
+        }
+        Ok(())
+    }
+
+    /// Brings the table and the head, then block 0 to the medium.
+    fn write_tables(
+        &self,
+        indices: &[usize],
+        blocks: &[Vec<u8>],
+        head: &[u8],
+        first: Option<&[u8; BLOCK as usize]>,
+    ) -> io::Result<()> {
+        for (index, bytes) in indices.iter().zip(blocks) {
+            self.device.write_at(self.start + (1 + *index as u64) * BLOCK, bytes)?;
+        }
+        self.device.write_at(self.start, head)?;
+        self.device.sync()?;
+        if let Some(first) = first {
+            self.device.write_at(self.position(0), first)?;
+            self.device.sync()?;
         }
         Ok(())
     }
@@ -260,27 +290,34 @@ impl redb::StorageBackend for CheckedRegion {
         Ok(())
     }
 
+    /// Readers go on meanwhile: `state` is not locked while the device works.
     fn sync_data(&self) -> io::Result<()> {
+        let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut state = self.lock();
-        for index in 0..state.dirty.len() {
-            if !state.dirty[index] {
-                continue;
-            }
-            let entries = state.table.chunks(ENTRIES_PER_BLOCK as usize).nth(index).unwrap_or_default();
-            let bytes = table_block(index as u64, entries);
-            self.device.write_at(self.start + (1 + index as u64) * BLOCK, &bytes)?;
+        let indices: Vec<usize> = (0..state.dirty.len()).filter(|index| state.dirty[*index]).collect();
+        let mut blocks = Vec::with_capacity(indices.len());
+        for &index in &indices {
+            let from = index * ENTRIES_PER_BLOCK as usize;
+            let to = (from + ENTRIES_PER_BLOCK as usize).min(state.table.len());
+            blocks.push(table_block(index as u64, &state.table[from..to]));
             state.dirty[index] = false;
         }
         let first = state.table[0];
-        self.device.write_at(self.start, &head(state.len_bytes, state.first_stable, first))?;
-        self.device.sync()?;
-        if let Some(held) = &state.first {
-            self.device.write_at(self.position(0), &held[..])?;
-            self.device.sync()?;
-            state.first = None;
+        let head = head(state.len_bytes, state.first_stable, first);
+        let held = state.first.clone();
+        drop(state);
+        let result = self.write_tables(&indices, &blocks, &head, held.as_deref());
+        let mut state = self.lock();
+        match result {
+            Ok(()) => {
+                state.first_stable = first;
+                if state.table[0] == first {
+                    state.first = None;
+                }
+            }
+            Err(_) => indices.into_iter().for_each(|index| state.dirty[index] = true),
         }
-        state.first_stable = first;
-        Ok(())
+        result
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

@@ -40,6 +40,7 @@ use commit::{Commit, Staged};
 use log::Log;
 use read::Reads;
 use runner::IndexRunner;
+use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::io;
 use std::sync::Arc;
@@ -140,9 +141,13 @@ pub struct Engine<D: Device> {
     /// The head of the queue waits for a checkpoint's space.
     starved: bool,
     writebacks: usize,
+    /// Background write-back goes on until little is left.
+    is_writing_back: bool,
     reads: Reads,
-    purposes: BTreeMap<u64, Purpose>,
-    next_tag: u64,
+    /// By the tags of the operations.
+    purposes: Slab<Purpose>,
+    /// Operations queued since open.
+    queued_ios: u64,
     /// Operations that the device had no room for.
     backlog: VecDeque<(u64, Io)>,
     completions: Vec<Completion>,
@@ -272,7 +277,7 @@ impl<D: Device> Engine<D> {
     /// Changes whenever something moved that may let something else move.
     fn progress(&self) -> (u64, u64, u64, usize, usize) {
         (
-            self.next_tag,
+            self.queued_ios,
             self.durable_seq,
             self.last_seq,
             self.events.len() + self.queue.len(),
@@ -296,7 +301,7 @@ impl<D: Device> Engine<D> {
     }
 
     fn complete(&mut self, Completion { tag, buf, result }: Completion) {
-        let Some(purpose) = self.purposes.remove(&tag) else { return };
+        let Some(purpose) = self.purposes.try_remove(tag as usize) else { return };
         match purpose {
             Purpose::Direct { seq, unit } => {
                 if self.wrote("write data", unit * BLOCK_BYTES, result) {
@@ -382,9 +387,8 @@ impl<D: Device> Engine<D> {
     }
 
     fn queue_io(&mut self, purpose: Purpose, io: Io) {
-        let tag = self.next_tag;
-        self.next_tag += 1;
-        self.purposes.insert(tag, purpose);
+        self.queued_ios += 1;
+        let tag = self.purposes.insert(purpose) as u64;
         if self.backlog.is_empty() && self.device.room() > 0 {
             self.device.submit(tag, io);
         } else {

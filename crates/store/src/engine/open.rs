@@ -18,6 +18,7 @@ use crate::index::Index;
 use crate::limits::BLOCK_BYTES;
 use crate::state::{Misfit, State};
 use bytes::Bytes;
+use slab::Slab;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -209,9 +210,10 @@ impl<D: Device> Engine<D> {
             checkpointing: Checkpointing::default(),
             starved: false,
             writebacks: 0,
+            is_writing_back: false,
             reads: Reads::default(),
-            purposes: BTreeMap::new(),
-            next_tag: 0,
+            purposes: Slab::new(),
+            queued_ios: 0,
             backlog: VecDeque::new(),
             completions: Vec::new(),
             events: Vec::new(),

@@ -46,7 +46,7 @@ pub struct ReadData {
 /// Reads that are not answered.
 #[derive(Debug, Default)]
 pub struct Reads {
-    active: BTreeMap<u64, Active>,
+    active: BTreeMap<u64, Box<Active>>,
     /// Wait for a transaction to be durable.
     waiting: Vec<u64>,
     next: u64,
@@ -116,7 +116,7 @@ impl<D: Device> Engine<D> {
         let key = object_key(request.pg, &request.object);
         let id = self.reads.next;
         self.reads.next += 1;
-        let active = Active {
+        let active = Box::new(Active {
             token,
             request,
             key,
@@ -129,7 +129,7 @@ impl<D: Device> Engine<D> {
             tries: 0,
             is_single: false,
             error: None,
-        };
+        });
         self.reads.active.insert(id, active);
         self.start_read(id);
         Ok(())
@@ -288,7 +288,7 @@ impl<D: Device> Engine<D> {
         self.finish_read(active);
     }
 
-    fn finish_read(&mut self, mut active: Active) {
+    fn finish_read(&mut self, mut active: Box<Active>) {
         let result = match active.error.take() {
             Some(error) => Err(error),
             None => Ok(assemble(active.pieces, active.skip, active.len)),

@@ -13,9 +13,10 @@ impl<D: Device> Engine<D> {
         while self.writebacks < WRITEBACK_DEPTH && self.failure.is_none() {
             let durable = if self.has_canary(Canary::EarlyWriteBack) { u64::MAX } else { self.durable_seq };
             let mut due = self.state.pending.next_for_checkpoint(RUN_MAX, durable);
-            let background =
-                self.state.pending.bytes() > DIRTY_BYTES_START || self.has_canary(Canary::EarlyWriteBack);
-            if due.is_empty() && background {
+            // In bursts: a flush beside a few writes takes as long as one beside many.
+            let bound = if self.is_writing_back { DIRTY_BYTES_START / 2 } else { DIRTY_BYTES_START };
+            self.is_writing_back = self.state.pending.bytes() > bound;
+            if due.is_empty() && (self.is_writing_back || self.has_canary(Canary::EarlyWriteBack)) {
                 due = self.state.pending.next_in_background(RUN_MAX, durable);
             }
             let Some(first) = due.first().map(|due| due.unit) else { return };

@@ -5,6 +5,10 @@ use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 
+/// Entries looked at to make room for one: far more than come in, so that the bound holds as soon as enough of
+/// them are clean.
+const LOOKS: usize = 64;
+
 /// Entries by key; a value of `None` says that the index has (or will have) none.
 #[derive(Debug)]
 pub struct Cache<K, V> {
@@ -55,7 +59,7 @@ impl<K: Ord + Clone, V> Cache<K, V> {
         }
         let value = load()?.map(Arc::new);
         self.insert(key.clone(), value.clone(), 0);
-        self.shrink();
+        self.shrink(LOOKS);
         Ok(value)
     }
 
@@ -111,12 +115,13 @@ impl<K: Ord + Clone, V> Cache<K, V> {
 
     /// The index has what was taken up to a generation.
     pub fn committed(&mut self, generation: u64) {
+        let looks = LOOKS + 2 * self.committing.len();
         for key in mem::take(&mut self.committing) {
             if let Some(entry) = self.entries.get_mut(&key).filter(|entry| entry.generation <= generation) {
                 entry.generation = 0;
             }
         }
-        self.shrink();
+        self.shrink(looks);
     }
 
     /// Changed since the last batch was taken.
@@ -135,10 +140,11 @@ impl<K: Ord + Clone, V> Cache<K, V> {
         self.bytes
     }
 
-    /// Forgets clean entries that were not used lately, while there are too many.
-    fn shrink(&mut self) {
+    /// Forgets clean entries that were not used lately, while there are too many. Looks at so many at most: where
+    /// most of them are pinned, a transaction must not wait for a walk over all.
+    fn shrink(&mut self, looks_max: usize) {
         // Twice around: the first time takes the mark of use away.
-        let mut looks = 2 * self.entries.len();
+        let mut looks = looks_max.min(2 * self.entries.len());
         while self.bytes > self.bound_bytes && looks > 0 {
             let from = self.hand.take().map_or(Bound::Unbounded, Bound::Excluded);
             let mut forget = Vec::new();
