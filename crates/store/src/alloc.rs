@@ -3,15 +3,18 @@
 //! Two bits a block. `used`: the state refers to it; this is what a checkpoint keeps. `busy`: used, or
 //! freed by a transaction that no checkpoint holds yet: such a block is not given out, so that
 //! replaying the log never meets a block with another content than it had.
+//!
+//! Over `busy` lies a summary of the longest free runs ([`Runs`]): in a store that is nearly full and in
+//! pieces, a search would else go over gigabytes of it for each piece, and still miss the long runs.
 
+mod runs;
+
+use runs::Runs;
 use std::collections::BTreeSet;
 
 /// Blocks under one entry of the index: a bitmap of 4 KiB.
 pub const CHUNK_BLOCKS: u64 = 32_768;
 const CHUNK_WORDS: usize = (CHUNK_BLOCKS / 64) as usize;
-/// How far a search for a long run goes on once it has found a shorter one, in words of the bitmap.
-const SEARCH_WORDS: usize = 16 << 10;
-
 /// Neighbouring device blocks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Run {
@@ -28,11 +31,9 @@ pub struct Allocator {
     base: u64,
     blocks: u64,
     used: Vec<u64>,
-    busy: Vec<u64>,
+    busy: Runs,
     used_blocks: u64,
     busy_blocks: u64,
-    /// Where the next search starts, as a word.
-    cursor: usize,
     dirty_chunks: BTreeSet<u32>,
     /// The one made dirty last: neighbours follow each other.
     last_dirty: Option<u32>,
@@ -41,20 +42,13 @@ pub struct Allocator {
 impl Allocator {
     /// Nothing in use.
     pub fn new(base: u64, blocks: u64) -> Self {
-        let words = blocks.div_ceil(64) as usize;
-        let mut busy = vec![0; words];
-        // What the last word has beyond the region is never free.
-        if !blocks.is_multiple_of(64) {
-            busy[words - 1] = u64::MAX << (blocks % 64);
-        }
         Allocator {
             base,
             blocks,
-            used: vec![0; words],
-            busy,
+            used: vec![0; blocks.div_ceil(64) as usize],
+            busy: Runs::new(blocks),
             used_blocks: 0,
             busy_blocks: 0,
-            cursor: 0,
             dirty_chunks: BTreeSet::new(),
             last_dirty: None,
         }
@@ -72,9 +66,9 @@ impl Allocator {
                 value |= u64::from(*byte) << (8 * shift);
             }
             match self.used.get_mut(word) {
-                Some(used) if value & self.busy[word] == 0 => {
+                Some(used) if value & self.busy.word(word) == 0 => {
                     *used = value;
-                    self.busy[word] |= value;
+                    self.busy.set_in_word(word, value);
                     self.used_blocks += u64::from(value.count_ones());
                     self.busy_blocks += u64::from(value.count_ones());
                 }
@@ -139,10 +133,7 @@ impl Allocator {
 
     /// Whether it is neither in use nor to be given out: reserved, or freed since the checkpoint.
     pub fn is_waiting(&self, unit: u64) -> bool {
-        self.contains(unit) && !self.is_used(unit) && {
-            let bit = unit - self.base;
-            self.busy[(bit / 64) as usize] >> (bit % 64) & 1 == 1
-        }
+        self.contains(unit) && !self.is_used(unit) && self.busy.is_set(unit - self.base)
     }
 
     /// Every run of blocks that the state does not refer to, in order.
@@ -176,67 +167,21 @@ impl Allocator {
         }
     }
 
-    /// Reserves up to `wanted` neighbouring blocks: so many if a run that long is near, else the longest
-    /// found. They are busy then, and used once [`Self::mark_used`] says so.
+    /// Reserves up to `wanted` neighbouring blocks: so many if there is a run that long, else the longest there
+    /// is. They are busy then, and used once [`Self::mark_used`] says so.
+    ///
+    /// Long enough runs are taken from the front: what was in use once is given out before what never was, so
+    /// that a sparse file or a thin volume takes little more than what is in it.
     pub fn reserve(&mut self, wanted: u64) -> Option<Run> {
-        let words = self.busy.len();
-        let mut best: Option<(u64, u64)> = None;
-        let mut run: Option<(u64, u64)> = None;
-        let mut looked = 0;
-        for step in 0..=words {
-            let word = (self.cursor + step) % words;
-            // A run does not go on from the last word to the first.
-            if word == 0 {
-                run = None;
-            }
-            let busy = self.busy[word];
-            if busy == u64::MAX {
-                run = None;
-            } else {
-                let mut bit = 0;
-                while bit < 64 {
-                    if busy >> bit & 1 == 1 {
-                        run = None;
-                        bit += u64::from((busy >> bit).trailing_ones());
-                        continue;
-                    }
-                    let len = u64::from((busy >> bit).trailing_zeros()).min(64 - bit);
-                    let start = word as u64 * 64 + bit;
-                    run = Some(match run {
-                        Some((first, count)) if first + count == start => (first, count + len),
-                        _ => (start, len),
-                    });
-                    bit += len;
-                    let Some((first, count)) = run else { continue };
-                    if count >= wanted {
-                        return Some(self.take(first, wanted, word));
-                    }
-                    if best.is_none_or(|(_, most)| count > most) {
-                        best = Some((first, count));
-                    }
-                }
-            }
-            if best.is_some() {
-                looked += 1;
-                if looked > SEARCH_WORDS {
-                    break;
-                }
-            }
-        }
-        let (first, count) = best?;
-        Some(self.take(first, count.min(wanted), (first / 64) as usize))
-    }
-
-    fn take(&mut self, first: u64, count: u64, cursor: usize) -> Run {
-        set(&mut self.busy, first, count, true);
+        let (first, count) = self.busy.find(wanted)?;
+        self.busy.set(first, count);
         self.busy_blocks += count;
-        self.cursor = cursor;
-        Run { unit: self.base + first, count }
+        Some(Run { unit: self.base + first, count })
     }
 
     /// Gives back what was reserved and not used.
     pub fn unreserve(&mut self, run: Run) {
-        set(&mut self.busy, run.unit - self.base, run.count, false);
+        self.busy.clear(run.unit - self.base, run.count);
         self.busy_blocks -= run.count;
     }
 
@@ -251,8 +196,8 @@ impl Allocator {
         let (word, mask) = ((bit / 64) as usize, 1 << (bit % 64));
         self.used[word] |= mask;
         self.used_blocks += 1;
-        if self.busy[word] & mask == 0 {
-            self.busy[word] |= mask;
+        if !self.busy.is_set(bit) {
+            self.busy.set(bit, 1);
             self.busy_blocks += 1;
         }
         self.mark_dirty(bit);
@@ -281,27 +226,10 @@ impl Allocator {
         }
     }
 
-    /// A freed block can be given out again.
-    pub fn release(&mut self, unit: u64) {
-        let bit = unit - self.base;
-        debug_assert!(!self.is_used(unit), "unit {unit} is in use");
-        set(&mut self.busy, bit, 1, false);
-        self.busy_blocks -= 1;
-        // From the front again: what was in use once is given out before what never was, so that a sparse file
-        // or a thin volume takes little more than what is in it.
-        self.cursor = self.cursor.min((bit / 64) as usize);
-    }
-}
-
-fn set(bits: &mut [u64], first: u64, count: u64, to: bool) {
-    for bit in first..first + count {
-        let (word, mask) = ((bit / 64) as usize, 1 << (bit % 64));
-        debug_assert_eq!(bits[word] & mask != 0, !to, "block {bit}");
-        if to {
-            bits[word] |= mask;
-        } else {
-            bits[word] &= !mask;
-        }
+    /// Freed blocks can be given out again.
+    pub fn release(&mut self, run: Run) {
+        debug_assert!((run.unit..run.unit + run.count).all(|unit| !self.is_used(unit)), "{run:?} is in use");
+        self.unreserve(run);
     }
 }
 
@@ -333,7 +261,8 @@ mod tests {
         }
         assert_eq!((allocator.free_blocks(), allocator.waiting_blocks()), (0, 1000));
         assert_eq!(allocator.reserve(1), None);
-        (100..1100).for_each(|unit| allocator.release(unit));
+        allocator.release(Run { unit: 100, count: 500 });
+        (600..1100).for_each(|unit| allocator.release(Run { unit, count: 1 }));
         assert_eq!(allocator.reserve(2000), Some(Run { unit: 100, count: 1000 }));
     }
 

@@ -2,6 +2,7 @@
 //! again. Writers go on meanwhile.
 
 use super::{Engine, Purpose};
+use crate::alloc::Run;
 use crate::canary::Canary;
 use crate::device::{Device, Io};
 use crate::error::StoreError;
@@ -155,6 +156,6 @@ impl<D: Device> Engine<D> {
             // They were given out long ago.
             return;
         }
-        (first..first + count).for_each(|unit| self.state.alloc.release(unit));
+        self.state.alloc.release(Run { unit: first, count });
     }
 }

@@ -11,7 +11,7 @@ mod walk;
 pub use apply::{Freed, Misfit};
 pub use plan::PlanError;
 
-use crate::alloc::Allocator;
+use crate::alloc::{Allocator, Run};
 use crate::device::BlockingDevice;
 use crate::error::{ReadError, StoreError};
 use crate::format::values::{Checkpoint, Head, Shard, Slot};
@@ -348,7 +348,7 @@ impl State {
     /// Gives freed blocks out at once: a deliberate bug.
     pub fn release_freed(&mut self) {
         for freed in mem::take(&mut self.freed) {
-            self.alloc.release(freed.unit);
+            self.alloc.release(Run { unit: freed.unit, count: 1 });
         }
     }
 
