@@ -1,13 +1,14 @@
 //! The name of an object.
 
 use crate::{PoolId, SnapId};
+use serde::{Deserialize, Serialize};
 use std::fmt;
 
 /// Everything that tells one stored object from another within a pool, with the hash that places it.
 ///
 /// `hash` is rjenkins over the locator key if there is one, else the name, with the namespace in
 /// front (see `cairn-crush`); it is carried because objects are listed and backfilled in hash order.
-#[derive(Clone, PartialEq, Eq, Hash, Debug)]
+#[derive(Clone, PartialEq, Eq, Hash, Debug, Serialize, Deserialize)]
 pub struct ObjectId {
     /// The pool the object was written to.
     pub pool: PoolId,

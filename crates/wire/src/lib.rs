@@ -15,6 +15,7 @@ pub mod fuzzing;
 pub mod handshake;
 mod lane;
 mod message;
+pub mod op;
 mod payload;
 pub mod registry;
 

@@ -9,7 +9,7 @@ use std::fmt;
 /// Bytes in front of the fields.
 pub(crate) const MESSAGE_HEADER_LEN: usize = 6;
 
-/// What a frame's message is. Numbers are given in `registry.rs` and never used again.
+/// What a frame's message is. Numbers are given in the tables of kinds and never used again.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct Kind(pub u16);
 
@@ -22,7 +22,7 @@ impl fmt::Display for Kind {
     }
 }
 
-/// A message with its place in the registry. Implemented by the table in `registry.rs` only.
+/// A message with its place in a registry. Implemented by the tables that [`kinds!`](crate::kinds) makes, only.
 pub trait Message: Serialize + DeserializeOwned {
     /// Its number.
     const KIND: Kind;
