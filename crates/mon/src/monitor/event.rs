@@ -150,7 +150,7 @@ pub struct Subscription {
 }
 
 /// What a subscriber is sent.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Publication {
     /// OSD maps, in order and without a gap.
     OsdMaps(MapBatch),

@@ -3,9 +3,10 @@
 use super::OsdMapHistory;
 use super::limits::MAX_MAPS_PER_MESSAGE;
 use cairn_types::{Epoch, OsdMap, OsdMapIncremental};
+use serde::{Deserialize, Serialize};
 
 /// How much of the history a subscriber needs.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum Need {
     /// OSDs: every epoch that is kept, in order, because they work out past intervals.
     EveryEpoch,
@@ -14,7 +15,7 @@ pub enum Need {
 }
 
 /// What to send: a full map, if any, then increments that follow it without a gap.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct MapBatch {
     /// A map to start from.
     pub full: Option<OsdMap>,
