@@ -6,6 +6,7 @@
 //! without I/O: no clock, no entropy, no hash order; only the drivers have them: `daemon`, which makes a process of a
 //! monitor, and [`session::MonClient`]. [`message`] has what travels. `docs/monitors.md` tells the whole.
 
+mod clock;
 pub mod message;
 pub mod monitor;
 pub mod service;
