@@ -21,6 +21,8 @@ pub struct MapBatch {
     pub full: Option<OsdMap>,
     /// What follows.
     pub increments: Vec<OsdMapIncremental>,
+    /// Oldest epoch that is kept: every group is clean past those before it, so nobody needs them.
+    pub oldest: Epoch,
 }
 
 impl MapBatch {
@@ -40,12 +42,14 @@ pub fn next_maps(history: &OsdMapHistory, have: Epoch, need: Need) -> MapBatch {
     }
     let far = have < first || current.0 - have.0 > MAX_MAPS_PER_MESSAGE;
     match need {
-        Need::Newest if far => MapBatch { full: Some(history.current().clone()), increments: Vec::new() },
-        Need::EveryEpoch if have < first => {
-            // A new OSD has no past to work out.
-            let start = if have == Epoch(0) { current } else { first };
-            MapBatch { full: history.map_at(start), increments: history.increments(start.next(), current) }
+        Need::Newest if far => {
+            MapBatch { full: Some(history.current().clone()), increments: Vec::new(), oldest: first }
         }
-        _ => MapBatch { full: None, increments: history.increments(have.next(), current) },
+        Need::EveryEpoch if have < first => {
+            // A new OSD too: a group it is given has a past, and whom to ask about it follows from these.
+            let increments = history.increments(first.next(), current);
+            MapBatch { full: history.map_at(first), increments, oldest: first }
+        }
+        _ => MapBatch { full: None, increments: history.increments(have.next(), current), oldest: first },
     }
 }

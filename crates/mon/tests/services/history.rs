@@ -87,9 +87,12 @@ fn an_osd_gets_every_epoch_and_a_client_the_newest() {
     assert_eq!((&map, messages, seen), (newest, 1, vec![Epoch(200)]));
     let (map, _, seen) = follow(&cluster, Some(maps[194].clone()), Need::Newest);
     assert_eq!((&map, seen.len()), (newest, 5), "a few increments are shorter than a map");
+    let (map, messages, _) = follow(&cluster, None, Need::Newest);
+    assert_eq!((&map, messages), (newest, 1));
+    let (map, _, seen) = follow(&cluster, None, Need::EveryEpoch);
+    assert_eq!(&map, newest);
+    assert_eq!(seen, (1..=200).map(Epoch).collect::<Vec<_>>(), "a new OSD works out the past of its groups");
     for need in [Need::EveryEpoch, Need::Newest] {
-        let (map, messages, _) = follow(&cluster, None, need);
-        assert_eq!((&map, messages), (newest, 1), "who has nothing has no past");
         assert_eq!(next_maps(cluster.state.osd_maps(), Epoch(999), need), MapBatch::default());
     }
 }
@@ -101,4 +104,6 @@ fn who_is_behind_the_trimmed_history_starts_from_its_first_map() {
     let (map, _, seen) = follow(&cluster, Some(maps[49].clone()), Need::EveryEpoch);
     assert_eq!(&map, maps.last().expect("a map"));
     assert_eq!(seen, (100..=200).map(Epoch).collect::<Vec<_>>());
+    let batch = next_maps(cluster.state.osd_maps(), Epoch(150), Need::EveryEpoch);
+    assert_eq!(batch.oldest, Epoch(100), "what is older can be forgotten");
 }
