@@ -103,7 +103,7 @@ impl Maps {
 
     /// What of a batch was not received before, and the epoch it leads to.
     fn new_of(&self, batch: MapBatch) -> Result<Option<(MapBatch, Epoch)>, Gap> {
-        let MapBatch { full, mut increments } = batch;
+        let MapBatch { full, mut increments, oldest } = batch;
         let full = full.filter(|map| map.epoch > self.received);
         increments.retain(|change| change.epoch > self.received);
         let start = full.as_ref().map_or(self.received, |map| map.epoch);
@@ -114,7 +114,7 @@ impl Maps {
             }
             at = change.epoch;
         }
-        Ok((at > self.received).then_some((MapBatch { full, increments }, at)))
+        Ok((at > self.received).then_some((MapBatch { full, increments, oldest }, at)))
     }
 
     /// The process has taken the OSD maps up to `epoch`; whether it is time to tell the monitor.

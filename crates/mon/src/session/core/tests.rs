@@ -136,9 +136,8 @@ fn what_may_be_repeated_needs_no_session() {
 #[test]
 fn who_waits_in_vain_is_told_why() {
     let mut bench = Bench::new(2);
-    bench.event(Event::Read(Ticket(1), Query::Status, SECOND));
     let mut tried = Vec::new();
-    let mut event = Event::Tick;
+    let mut event = Event::Read(Ticket(1), Query::Status, SECOND);
     // Refused by each, at once: a pause comes after a whole round.
     let (finished, pauses) = loop {
         let out = bench.event(event);
@@ -191,7 +190,7 @@ fn increments(epochs: std::ops::RangeInclusive<u32>) -> Publication {
     let increments = epochs
         .map(|epoch| OsdMapIncremental::empty(Epoch(epoch), cairn_types::Fsid([1; 16]), Default::default()))
         .collect();
-    Publication::OsdMaps(MapBatch { full: None, increments })
+    Publication::OsdMaps(MapBatch { full: None, increments, oldest: Epoch(1) })
 }
 
 fn subscribed(out: &Effects) -> Option<MonSubscribe> {
@@ -231,7 +230,7 @@ fn a_full_map_starts_anew() {
     let mut full =
         OsdMap::new(cairn_types::Fsid([1; 16]), Default::default(), cairn_types::CrushBlob::new(1, vec![]));
     full.epoch = Epoch(5_000);
-    let batch = MapBatch { full: Some(full), increments: Vec::new() };
+    let batch = MapBatch { full: Some(full), increments: Vec::new(), oldest: Epoch(1) };
     let out = bench.event(Event::Publication(attempt, Publication::OsdMaps(batch)));
     assert_eq!(out.updates.len(), 1);
     let out = bench.event(Event::Delivered(Epoch(5_000)));
