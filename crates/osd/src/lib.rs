@@ -1,0 +1,3 @@
+//! The OSD: objects and what clients do to them, placement groups, and the daemon around them.
+
+pub mod object;
