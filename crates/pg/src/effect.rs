@@ -1,5 +1,6 @@
 //! What a group asks of its driver, as data.
 
+use crate::blob::Blob;
 use crate::event::{ClientOp, ListRange, OpId, PersistToken, ReadToken, Reservation, Timer};
 use crate::info::PgInfo;
 use crate::interval::PastIntervals;
@@ -31,7 +32,7 @@ pub enum StoreChange {
     /// A client's change. The driver records each version with its object.
     Apply {
         /// The change, opaque.
-        payload: Bytes,
+        payload: Blob,
         /// Objects it changes and the version to record, `None` where it removes the object.
         objects: Vec<(ObjectKey, Option<Version>)>,
     },
@@ -42,7 +43,7 @@ pub enum StoreChange {
         /// Version to record with it.
         version: Version,
         /// All of it, as a read for recovery gave it.
-        data: Bytes,
+        data: Blob,
     },
     /// Remove the object if it is there.
     Remove(ObjectKey),

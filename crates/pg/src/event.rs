@@ -1,5 +1,6 @@
 //! What a group is told.
 
+use crate::blob::Blob;
 use crate::interval::PgMap;
 use crate::log::RequestId;
 use crate::message::Message;
@@ -62,7 +63,7 @@ pub enum Outcome {
         /// Objects changed; the first is the operation's own.
         changes: SmallVec<[ObjectChange; 1]>,
         /// The change, opaque.
-        payload: Bytes,
+        payload: Blob,
         /// The answer.
         result: Bytes,
     },
@@ -128,7 +129,7 @@ pub enum Event {
         /// Which read.
         token: ReadToken,
         /// The version recorded with the object, and all of the object.
-        object: Option<(Version, Bytes)>,
+        object: Option<(Version, Blob)>,
     },
     /// The objects asked for, in order.
     Listed {

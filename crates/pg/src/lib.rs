@@ -6,6 +6,7 @@
 //! messages, the invariants and what a driver must do.
 
 mod backfill;
+mod blob;
 mod config;
 mod effect;
 mod event;
@@ -23,6 +24,7 @@ mod state;
 mod stats;
 mod version;
 
+pub use blob::Blob;
 #[cfg(feature = "canaries")]
 pub use config::Canary;
 pub use config::Config;

@@ -1,10 +1,10 @@
 //! What the OSDs of a group say to each other. Plain data; the bytes are another crate's.
 
+use crate::blob::Blob;
 use crate::info::{History, PgInfo};
 use crate::log::{LogEntry, LogSegment};
 use crate::missing::MissingItem;
 use crate::version::{ObjectKey, Position, Version};
-use bytes::Bytes;
 use cairn_types::{Epoch, OsdId};
 
 /// A message and the map epoch its sender had. The receiver drops it if its own interval began
@@ -54,7 +54,7 @@ pub enum Body {
     Share { history: History },
     /// Primary to the other copies: log `entries` after the one at `follows`, and apply `payload` with them unless this copy's
     /// backfill has not come to the object. Drop log entries up to `trim_to`.
-    RepOp { follows: Version, entries: Vec<LogEntry>, payload: Option<Bytes>, trim_to: Version },
+    RepOp { follows: Version, entries: Vec<LogEntry>, payload: Option<Blob>, trim_to: Version },
     /// To the primary: durable up to `version`.
     RepOpReply { version: Version },
     /// Primary to a copy that should have it: send me this version of the object.
@@ -62,7 +62,7 @@ pub enum Body {
     /// To the primary: I do not have that version.
     PullFailed { object: ObjectKey, need: Version },
     /// A whole object, in answer to a pull, or from the primary to a copy that misses it.
-    Push { object: ObjectKey, version: Version, data: Bytes },
+    Push { object: ObjectKey, version: Version, data: Blob },
     /// To the primary: the pushed object is durable.
     PushReply { object: ObjectKey, version: Version },
     /// Primary to a backfill target: may we? Answered when the target's OSD has a slot.

@@ -1,13 +1,13 @@
 //! Log-based recovery: missing objects are pulled to the primary, then pushed to the copies that
 //! miss them. An operation that waits for an object brings it to the front.
 
+use crate::blob::Blob;
 use crate::effect::{Effect, MonitorRequest};
 use crate::event::{ListRange, ReadToken};
 use crate::message::Body;
 use crate::missing::MissingItem;
 use crate::version::{ObjectKey, Position, Version};
 use crate::{Draft, Pg, State, StoreChange, Then};
-use bytes::Bytes;
 use cairn_types::OsdId;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -198,7 +198,7 @@ impl Pg {
         self.out.push(Effect::List { token, range: ListRange { begin, end, limit } });
     }
 
-    pub(crate) fn on_object_read(&mut self, token: ReadToken, found: Option<(Version, Bytes)>) {
+    pub(crate) fn on_object_read(&mut self, token: ReadToken, found: Option<(Version, Blob)>) {
         match self.recovery.reads.remove(&token) {
             Some(Purpose::Push(object)) => self.push(object, found),
             Some(Purpose::Pull { to, object, need }) => match found {
@@ -219,7 +219,7 @@ impl Pg {
         self.work();
     }
 
-    fn push(&mut self, object: ObjectKey, found: Option<(Version, Bytes)>) {
+    fn push(&mut self, object: ObjectKey, found: Option<(Version, Blob)>) {
         let Some(Moving::Reading { targets, version }) = self.recovery.moving.remove(&object) else { return };
         match found {
             Some((stored, data)) if stored == version => {
@@ -240,7 +240,7 @@ impl Pg {
     }
 
     /// A pulled object came.
-    pub(crate) fn on_pulled(&mut self, from: OsdId, object: ObjectKey, version: Version, data: Bytes) {
+    pub(crate) fn on_pulled(&mut self, from: OsdId, object: ObjectKey, version: Version, data: Blob) {
         let expected = matches!(self.recovery.moving.get(&object),
             Some(Moving::Pulling { from: source, need }) if *source == from && *need == version);
         if !expected {
@@ -252,7 +252,7 @@ impl Pg {
         self.put(object, version, data, draft);
     }
 
-    fn put(&mut self, object: ObjectKey, version: Version, data: Bytes, mut draft: Draft) {
+    fn put(&mut self, object: ObjectKey, version: Version, data: Blob, mut draft: Draft) {
         if self.missing.remove(&object).is_some() {
             draft.missing.push((object.clone(), None));
         }
@@ -278,7 +278,7 @@ impl Pg {
     }
 
     /// A copy's side.
-    pub(crate) fn on_push(&mut self, from: OsdId, object: ObjectKey, version: Version, data: Bytes) {
+    pub(crate) fn on_push(&mut self, from: OsdId, object: ObjectKey, version: Version, data: Blob) {
         if self.state != State::ReplicaActive {
             return;
         }

@@ -1,6 +1,7 @@
 //! Primary-copy replication: one order of changes, the same transaction on every copy, an answer
 //! when all of them have it durably.
 
+use crate::blob::Blob;
 use crate::config::Canary as Bug;
 use crate::event::{ObjectChange, OpId};
 use crate::log::{EntryKind, LogEntry, RequestId};
@@ -66,7 +67,7 @@ impl Pg {
         &mut self,
         op: OpId,
         request: RequestId,
-        kind: Option<(SmallVec<[ObjectChange; 1]>, Bytes)>,
+        kind: Option<(SmallVec<[ObjectChange; 1]>, Blob)>,
         object: ObjectKey,
         result: Bytes,
     ) {
@@ -131,7 +132,7 @@ impl Pg {
     }
 
     /// Puts entries into the log and the change into the store, as one transaction.
-    fn append(&mut self, entries: Vec<LogEntry>, payload: Option<Bytes>, trim_to: Version, mut draft: Draft) {
+    fn append(&mut self, entries: Vec<LogEntry>, payload: Option<Blob>, trim_to: Version, mut draft: Draft) {
         if let Some(payload) = payload {
             let version = |entry: &LogEntry| (entry.kind == EntryKind::Modify).then_some(entry.version);
             let objects = entries.iter().map(|entry| (entry.object.clone(), version(entry))).collect();
@@ -177,7 +178,7 @@ impl Pg {
         &mut self,
         from: OsdId,
         entries: Vec<LogEntry>,
-        payload: Option<Bytes>,
+        payload: Option<Blob>,
         trim_to: Version,
     ) {
         if self.state != State::ReplicaActive {

@@ -2,7 +2,7 @@
 //! those that are not.
 
 use bytes::Bytes;
-use cairn_pg::{ListRange, ObjectKey, PersistedPg, PgTransaction, StoreChange, Version};
+use cairn_pg::{Blob, ListRange, ObjectKey, PersistedPg, PgTransaction, StoreChange, Version};
 use std::collections::{BTreeMap, VecDeque};
 
 pub type Objects = BTreeMap<ObjectKey, (Version, Bytes)>;
@@ -23,9 +23,9 @@ pub struct Store {
 }
 
 /// A change of an object, as a payload: `S` set, `A` append, `D` delete, and eight bytes.
-pub fn change(content: Option<&Bytes>, payload: &Bytes) -> Option<Bytes> {
-    let value = &payload[1..];
-    match payload[0] {
+pub fn change(content: Option<&Bytes>, payload: &Blob) -> Option<Bytes> {
+    let value = &payload.meta[1..];
+    match payload.meta[0] {
         b'S' => Some(Bytes::copy_from_slice(value)),
         b'A' => {
             let old: &[u8] = content.map_or(&[], |content| content);
@@ -51,7 +51,7 @@ impl State {
                     }
                 }
                 StoreChange::Put { object, version, data } => {
-                    self.objects.insert(object.clone(), (*version, data.clone()));
+                    self.objects.insert(object.clone(), (*version, data.meta.clone()));
                 }
                 StoreChange::Remove(object) => drop(self.objects.remove(object)),
             }

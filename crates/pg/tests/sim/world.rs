@@ -340,7 +340,8 @@ impl World {
             }
             Ev::Execute { osd, op, .. } => self.execute(osd, op),
             Ev::Read { osd, token, object, .. } => {
-                let object = self.nodes[&osd].store.readable().objects.get(&object).cloned();
+                let found = self.nodes[&osd].store.readable().objects.get(&object).cloned();
+                let object = found.map(|(version, content)| (version, content.into()));
                 self.drive(osd, Event::ObjectRead { token, object });
             }
             Ev::List { osd, token, range, .. } => {
@@ -558,12 +559,13 @@ impl World {
         let stored = node.store.readable().objects.get(&op.object);
         let stored_version = stored.map_or(Version::ZERO, |(version, _)| *version);
         let content = stored.map(|(_, content)| content.clone());
-        let change = |delete, payload: Bytes, result: Bytes| Outcome::Change {
+        let change = |delete, payload: Blob, result: Bytes| Outcome::Change {
             changes: smallvec![ObjectChange { object: op.object.clone(), delete, stored_version }],
             payload,
             result,
         };
-        let payload = |tag: u8, value: u64| -> Bytes { [&[tag][..], &value.to_be_bytes()].concat().into() };
+        let payload =
+            |tag: u8, value: u64| -> Blob { Bytes::from([&[tag][..], &value.to_be_bytes()].concat()).into() };
         let ok = Bytes::from_static(b"ok");
         let outcome = match action {
             Action::Read => Outcome::Answer(content.unwrap_or(Bytes::from_static(ABSENT))),
