@@ -4,6 +4,7 @@
 //! |---|---|
 //! | operations on the objects of a pool, as images and commands use them | [`ObjectIo`] in `io` |
 
+pub mod core;
 mod io;
 
 pub use io::{
