@@ -5,6 +5,7 @@
 //! | operations on the objects of a pool, as images and commands use them | [`ObjectIo`] in `io` |
 
 pub mod core;
+mod driver;
 mod io;
 
 pub use io::{

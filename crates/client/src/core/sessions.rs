@@ -82,6 +82,9 @@ impl<C> Core<C> {
 
     pub(super) fn connected(&mut self, conn: ConnId) {
         let Some((osd, session)) = self.session_of(conn) else { return };
+        if session.link != Link::Connecting {
+            return;
+        }
         session.link = Link::Open { heard: false };
         let waits =
             self.ops.iter().filter(|(_, op)| op.state == State::Unsent && is_served_by(&op.target, osd));

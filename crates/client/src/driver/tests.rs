@@ -1,0 +1,1 @@
+//! The driver against OSDs that are not.
