@@ -1,6 +1,7 @@
 //! What images and commands need of a pool. [`crate::Pool`] is the cluster's; tests and simulations have their own.
 
 use bytes::Bytes;
+use cairn_mon::session::CallError;
 use cairn_types::{EntityAddr, Epoch, ObjectId, PoolId};
 use cairn_wire::op::{NotifyReply, Op, OpFlags, OpResult};
 use cairn_wire::{ErrorCode, Payload};
@@ -15,9 +16,10 @@ pub const BLOCKLIST_DURATION: Duration = Duration::from_secs(3600);
 
 /// Operations on the objects of one pool, in the default namespace.
 ///
-/// Futures may be dropped: the operation may have happened or not. Vectors for one object are applied in the order in
-/// which `operate` was called (when its future is first polled counts), also across lost connections and changes of
-/// the map.
+/// Futures may be dropped: the operation may have happened or not. Vectors for one object that are under way at the same
+/// time are sent in the order in which `operate` was first polled, and sent again in that order after lost connections
+/// and changes of the map. Only an OSD that is too busy to take one may take a later one first: where order
+/// matters, await the one before.
 pub trait ObjectIo: Clone + Send + Sync + 'static {
     /// Carries out a vector on one object, atomically. `data` has one segment for each operation that carries bytes,
     /// in order ([`cairn_wire::op::OpKind::segment_len`]).
@@ -224,11 +226,8 @@ pub enum OpError {
         object: String,
     },
     /// The monitors did not do what was asked of them.
-    #[error("{why}")]
-    Monitors {
-        /// In words, for people.
-        why: String,
-    },
+    #[error(transparent)]
+    Monitors(#[from] CallError),
     /// The client was shut down.
     #[error("the connection to the cluster was closed by this program")]
     Closed,

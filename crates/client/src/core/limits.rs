@@ -7,6 +7,13 @@ pub const OPS_IN_FLIGHT_MAX: usize = 1024;
 /// largest frames keep any disk busy.
 pub const BYTES_IN_FLIGHT_MAX: usize = 64 << 20;
 
+/// Most events that wait for the client's task before connections are not read any more: each vector's answer and as
+/// many notifications.
+pub const INBOX_MAX: usize = 2 * OPS_IN_FLIGHT_MAX;
+
+/// Messages with maps that wait for the client's task; the monitors' connection waits beyond it.
+pub const MAP_BATCHES_MAX: usize = 16;
+
 /// Before an OSD that was too busy is asked again, in ms; doubles with every refusal up to the maximum.
 pub const BUSY_DELAY_MIN_MS: u64 = 2;
 /// See [`BUSY_DELAY_MIN_MS`].

@@ -8,6 +8,7 @@ use cairn_wire::op::{OpReply, WatchEvent};
 use cairn_wire::{Frame, GoodbyeReason, Lane, LaneSet, Message};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use tokio::task::AbortHandle;
 
 /// One connection.
@@ -34,6 +35,10 @@ struct FromOsd {
 }
 
 impl Handler for FromOsd {
+    fn poll_ready(&self, _lane: Lane, cx: &mut Context<'_>) -> Poll<()> {
+        self.shared.poll_room(cx)
+    }
+
     fn on_frame(&self, connection: &Connection, _lane: Lane, frame: Frame) {
         let conn = self.conn;
         let kind = frame.kind();

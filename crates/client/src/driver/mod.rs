@@ -10,7 +10,7 @@ mod tests;
 
 pub(crate) use task::start;
 
-use crate::core::limits::{BYTES_IN_FLIGHT_MAX, OPS_IN_FLIGHT_MAX};
+use crate::core::limits::{BYTES_IN_FLIGHT_MAX, INBOX_MAX, OPS_IN_FLIGHT_MAX};
 use crate::core::{ConnId, Event, Submit, cost_bytes};
 use crate::io::{OpAnswer, OpError, WatchHandler};
 use cairn_net::Connection;
@@ -20,6 +20,7 @@ use cairn_wire::op::{Op, OpFlags};
 use parking_lot::Mutex;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
@@ -52,6 +53,8 @@ pub(crate) enum Input {
 #[derive(Default)]
 struct Inbox {
     inputs: Vec<Input>,
+    /// Lanes that wait for room.
+    waiting: Vec<Waker>,
     /// The task has ended.
     closed: bool,
 }
@@ -92,10 +95,29 @@ impl Shared {
         }
     }
 
+    /// Whether a connection may deliver: what comes from outside waits there when there is too much here.
+    fn poll_room(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut inbox = self.inbox.lock();
+        if inbox.closed || inbox.inputs.len() < INBOX_MAX {
+            return Poll::Ready(());
+        }
+        inbox.waiting.push(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Everything that waits, for the task; `into` is empty.
+    fn take(&self, into: &mut Vec<Input>) {
+        let mut inbox = self.inbox.lock();
+        std::mem::swap(&mut inbox.inputs, into);
+        let waiting = std::mem::take(&mut inbox.waiting);
+        drop(inbox);
+        waiting.into_iter().for_each(Waker::wake);
+    }
+
     fn close(&self) {
         let mut inbox = self.inbox.lock();
         inbox.closed = true;
-        let left = std::mem::take(&mut inbox.inputs);
+        let left = (std::mem::take(&mut inbox.inputs), std::mem::take(&mut inbox.waiting));
         // Dropped without the lock: a handler may go with it and push.
         drop(inbox);
         drop(left);

@@ -70,7 +70,7 @@ impl Task {
         let mut timer = Box::pin(tokio::time::sleep_until(self.started));
         let mut maps_open = true;
         while !self.stopped {
-            std::mem::swap(&mut shared.inbox.lock().inputs, &mut inputs);
+            shared.take(&mut inputs);
             if inputs.is_empty() {
                 let due = self.set(timer.as_mut());
                 tokio::select! {
