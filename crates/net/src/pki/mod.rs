@@ -4,11 +4,13 @@
 //! A certificate names its bearer in one URI of its subject alternative names, `cairn://FSID/KIND.ID`.
 //! The chain proves that the cluster made it; the name is then compared with what was expected.
 
+mod accept;
 mod ca;
 mod identity;
 pub(crate) mod tls;
 mod verify;
 
+pub use accept::{TlsAcceptError, accept};
 pub use ca::{CERTIFICATE_VALIDITY, ClusterCa, Credentials, Fingerprint, Validity};
 pub use identity::{Identity, IdentityError};
 pub use verify::{AuthError, Expect};

@@ -62,13 +62,22 @@ pub(crate) fn client(identity: &Identity, expect: Expect) -> (ClientConfig, Arc<
 
 /// Settings to accept one stream with, and who will say who connected.
 pub(crate) fn server(identity: &Identity) -> (ServerConfig, Arc<PeerVerifier>) {
-    let verifier = PeerVerifier::new(identity.roots.clone(), identity.fsid, Expect::Member);
+    let (mut config, verifier) = server_of_any_protocol(identity, Expect::Member);
+    config.alpn_protocols = vec![ALPN.to_vec()];
+    (config, verifier)
+}
+
+/// The same for a protocol of others, which names none inside TLS.
+pub(super) fn server_of_any_protocol(
+    identity: &Identity,
+    expect: Expect,
+) -> (ServerConfig, Arc<PeerVerifier>) {
+    let verifier = PeerVerifier::new(identity.roots.clone(), identity.fsid, expect);
     let mut config = ServerConfig::builder_with_provider(PROVIDER.clone())
         .with_protocol_versions(&[&rustls::version::TLS13])
         .expect("the provider has TLS 1.3 suites")
         .with_client_cert_verifier(verifier.clone())
         .with_cert_resolver(Arc::new(Own(identity.certified.clone())));
-    config.alpn_protocols = vec![ALPN.to_vec()];
     config.send_tls13_tickets = 0;
     (config, verifier)
 }

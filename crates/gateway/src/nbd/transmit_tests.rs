@@ -1,0 +1,1 @@
+//! Negotiation against the protocol's rules.
