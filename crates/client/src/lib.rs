@@ -5,6 +5,7 @@
 //! | a connection to a cluster, and its pools | [`Client`], [`Pool`] in `client` |
 //! | operations on the objects of a pool, as images and commands use them | [`ObjectIo`] in `io` |
 //! | whole objects: put, get, stat, list, remove | [`objects`] |
+//! | disk images in the layout of RBD format 2 | [`image`] |
 //! | load and its measurement | [`bench`] |
 //! | which OSD, when to send, when again; pure | [`core`] |
 //! | connections, timers, callers | `driver` |
@@ -14,6 +15,7 @@ mod client;
 pub mod core;
 mod driver;
 mod error;
+pub mod image;
 mod io;
 pub mod objects;
 

@@ -7,6 +7,7 @@
 //! To add a message: define the struct next to its fellows, add one line to the table in
 //! `registry.rs`, run the tests with `CAIRN_GOLDEN=write` once, and commit the recorded bytes.
 
+pub mod ceph;
 pub mod codec;
 mod envelope;
 mod frame;

@@ -1,0 +1,173 @@
+//! Making, listing and removing images.
+//!
+//! An image is there when its name is: `rbd_id.NAME` first, then the directory, then the header. Removing goes the
+//! other way, so that whatever was interrupted can be removed again.
+
+use super::call::{self, Header, well_formed};
+use super::layout::Layout;
+use super::lock::{LockPolicy, watchers};
+use super::names::{
+    DIRECTORY, FEATURES_DEFAULT, NAME_LEN_MAX, OBJECTS_MAX, ORDER_DEFAULT, ORDER_MAX, ORDER_MIN,
+    header_object, id_object, object_prefix,
+};
+use super::{Image, ImageError, OpenMode, header_of, id_of};
+use crate::io::{ObjectIo, OpError};
+use cairn_wire::op::{OpFlags, OpKind};
+use cairn_wire::{ErrorCode, Payload};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+/// Names asked for at a time.
+const LIST_CHUNK: u64 = 512;
+
+/// How an image is made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct CreateOptions {
+    /// Bytes.
+    pub size: u64,
+    /// Objects have `2^order` bytes.
+    pub order: u8,
+}
+
+impl CreateOptions {
+    /// Of this size, the rest as usual.
+    pub fn of_size(size: u64) -> Self {
+        CreateOptions { size, order: ORDER_DEFAULT }
+    }
+}
+
+/// Whether an image can have this size.
+pub(super) fn check_size(size: u64, layout: Layout) -> Result<(), ImageError> {
+    let max = OBJECTS_MAX * layout.object_len();
+    if size == 0 || size > max {
+        return Err(ImageError::BadSize { size, object_len: layout.object_len(), max });
+    }
+    Ok(())
+}
+
+fn check_name(name: &str) -> Result<(), ImageError> {
+    if name.is_empty() || name.len() > NAME_LEN_MAX || name.contains(['/', '@', '\0']) {
+        return Err(ImageError::BadName { name: name.into() });
+    }
+    Ok(())
+}
+
+/// An id that no image ever had: the session's number, which is given once, and a count.
+fn new_id(io: &impl ObjectIo) -> String {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    format!("{:x}{:08x}", io.client_id(), COUNT.fetch_add(1, Ordering::Relaxed))
+}
+
+/// Makes an image. Nothing of it is stored but what describes it.
+///
+/// # Errors
+/// When its name is taken or cannot be, when its size cannot be, or what the objects answer.
+pub async fn create(io: &impl ObjectIo, name: &str, options: CreateOptions) -> Result<(), ImageError> {
+    check_name(name)?;
+    if !(ORDER_MIN..=ORDER_MAX).contains(&options.order) {
+        return Err(ImageError::BadOrder { order: options.order });
+    }
+    check_size(options.size, Layout { order: options.order })?;
+    let id = new_id(io);
+    let exclusive = || OpKind::Create { exclusive: true }.into();
+    let set_id = call::call("rbd", "set_id", |out| {
+        out.string(&id);
+    });
+    call::run(io, &id_object(name), vec![exclusive(), set_id]).await.map_err(|error| match error.code() {
+        Some(ErrorCode::EXIST) => ImageError::Exists { pool: io.pool_name().into(), name: name.into() },
+        _ => error.into(),
+    })?;
+    let header = Header {
+        size: options.size,
+        order: options.order,
+        features: FEATURES_DEFAULT,
+        object_prefix: object_prefix(&id),
+    };
+    let made = async {
+        let add = call::call("rbd", "dir_add_image", |out| {
+            out.string(name).string(&id);
+        });
+        call::run(io, DIRECTORY, vec![OpKind::Create { exclusive: false }.into(), add]).await?;
+        call::run(io, &header_object(&id), vec![exclusive(), call::create_header(&header)]).await
+    };
+    if let Err(error) = made.await {
+        // So that the name is free again. If this fails, too, 'remove' does it.
+        if let Err(second) = forget(io, name, &id).await {
+            tracing::warn!(image = name, error = %second, "could not clean up after an image that was not made");
+        }
+        return Err(error.into());
+    }
+    Ok(())
+}
+
+/// Names of all images, in order.
+///
+/// # Errors
+/// What the directory answers.
+pub async fn list(io: &impl ObjectIo) -> Result<Vec<String>, ImageError> {
+    let mut names: Vec<String> = Vec::new();
+    loop {
+        let after = names.last().map_or("", String::as_str);
+        let answer = match call::run(io, DIRECTORY, vec![call::dir_list(after, LIST_CHUNK)]).await {
+            Ok(answer) => answer,
+            Err(error) if error.is_not_found() => return Ok(names),
+            Err(error) => return Err(error.into()),
+        };
+        let chunk = well_formed(call::read_dir_list(&answer), "", "directory", DIRECTORY)?;
+        let is_last = (chunk.len() as u64) < LIST_CHUNK;
+        names.extend(chunk.into_iter().map(|(name, _)| name));
+        if is_last {
+            return Ok(names);
+        }
+    }
+}
+
+/// Removes an image that nobody uses. `told` hears of objects done, of how many.
+///
+/// # Errors
+/// [`ImageError::InUse`]; what its objects answer. What was interrupted can be done again.
+pub async fn remove(io: &impl ObjectIo, name: &str, told: impl Fn(u64, u64)) -> Result<(), ImageError> {
+    let id = id_of(io, name).await?;
+    match header_of(io, name, &id).await {
+        Ok(_) => {
+            let header = header_object(&id);
+            if let Some(user) = watchers(io, &header).await?.first() {
+                return Err(ImageError::InUse { name: name.into(), client: user.client, addr: user.addr });
+            }
+            let image = Image::open(io, name, OpenMode::ReadWrite(LockPolicy::Keep)).await?;
+            let removed = async {
+                image.acquire_lock().await?;
+                image.inner.trim(0, image.size(), &told).await
+            };
+            let removed = removed.await;
+            // The header goes last of all that is the image's: until then its objects can be found.
+            image.close().await?;
+            removed?;
+        }
+        // An earlier removal, or a making that was cut short, came as far as this.
+        Err(ImageError::NotFound { .. }) => {}
+        Err(error) => return Err(error),
+    }
+    forget(io, name, &id).await.map_err(ImageError::from)
+}
+
+/// Removes the header, the entry of the directory and the name.
+async fn forget(io: &impl ObjectIo, name: &str, id: &str) -> Result<(), OpError> {
+    let delete = |object: String| async move {
+        let gone = io.operate(&object, vec![OpKind::Delete.into()], Payload::none(), OpFlags::FULL_TRY).await;
+        ok_if_gone(gone)
+    };
+    delete(header_object(id)).await?;
+    let remove = call::call("rbd", "dir_remove_image", |out| {
+        out.string(name).string(id);
+    });
+    ok_if_gone(io.operate(DIRECTORY, vec![remove], Payload::none(), OpFlags::FULL_TRY).await)?;
+    delete(id_object(name)).await
+}
+
+fn ok_if_gone<T>(outcome: Result<T, OpError>) -> Result<(), OpError> {
+    match outcome {
+        Ok(_) => Ok(()),
+        Err(error) if error.is_not_found() => Ok(()),
+        Err(error) => Err(error),
+    }
+}
