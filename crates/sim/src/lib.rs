@@ -4,5 +4,7 @@
 //! power are simulated, and every source of chance is drawn from one seed. A failure is a seed and a commit.
 
 pub mod check;
+pub mod network;
 pub mod rng;
+pub mod shrink;
 pub mod timeline;
