@@ -5,6 +5,8 @@
 
 pub mod check;
 pub mod network;
+pub mod plan;
 pub mod rng;
+pub mod shape;
 pub mod shrink;
 pub mod timeline;

@@ -1,0 +1,156 @@
+//! What a seed's cluster is made of.
+
+use crate::network::HostId;
+use crate::rng::Rng;
+use cairn_types::OsdId;
+
+/// How much is asked of a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Profile {
+    /// A small cluster and few faults: a smoke test, and where canaries are found fast.
+    Light,
+    /// Everything at once.
+    Heavy,
+}
+
+impl std::str::FromStr for Profile {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "light" => Ok(Profile::Light),
+            "heavy" => Ok(Profile::Heavy),
+            _ => Err(format!("there is no profile {text}; there are light and heavy")),
+        }
+    }
+}
+
+impl std::fmt::Display for Profile {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Profile::Light => "light",
+            Profile::Heavy => "heavy",
+        })
+    }
+}
+
+/// One machine with at most one OSD for each disk.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Host {
+    /// Its number; it is named `h0`, `h1`…
+    pub id: HostId,
+    /// Its rack: `r0`, `r1`…
+    pub rack: u16,
+    /// Whether a monitor runs here.
+    pub mon: bool,
+    /// OSDs here.
+    pub osds: Vec<OsdId>,
+}
+
+/// The cluster of a run.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Shape {
+    /// Machines of the cluster, monitors first.
+    pub hosts: Vec<Host>,
+    /// Monitors: 1, 3 or 5 at the start.
+    pub mons: u16,
+    /// OSDs: 3 to 12.
+    pub osds: u16,
+    /// Copies of the pool.
+    pub size: u32,
+    /// Copies needed to acknowledge.
+    pub min_size: u32,
+    /// Placement groups.
+    pub pg_num: u32,
+    /// Clients, each on a machine of its own.
+    pub clients: u16,
+    /// Objects that clients write to, each of [`Shape::blocks`] blocks.
+    pub objects: u32,
+    /// 4 KiB blocks of an object.
+    pub blocks: u32,
+    /// How long clients ask and faults happen, milliseconds.
+    pub busy_ms: u64,
+}
+
+impl Shape {
+    /// Of a seed.
+    pub fn draw(seed: u64, profile: Profile) -> Shape {
+        let rng = &mut Rng::fork(seed, "shape");
+        let (mons, osds) = match profile {
+            Profile::Light => ([1, 3][rng.below(2) as usize], rng.between(3, 4)),
+            Profile::Heavy => ([1, 3, 3, 3, 5][rng.below(5) as usize], rng.between(3, 12)),
+        };
+        // More OSDs than hosts: some hosts have two or three.
+        let osd_hosts = rng.between(3, osds.min(6));
+        let host_count = osd_hosts.max(mons);
+        let racks = rng.between(1, 3);
+        let mut hosts: Vec<Host> = (0..host_count)
+            .map(|at| Host {
+                id: HostId(at as u16),
+                rack: (at % racks) as u16,
+                mon: at < mons,
+                osds: Vec::new(),
+            })
+            .collect();
+        for osd in 0..osds {
+            hosts[(osd % osd_hosts) as usize].osds.push(OsdId(osd as i32));
+        }
+        let size = if rng.permille(800) { 3 } else { 2 };
+        let min_size = if size == 3 && rng.permille(150) { 1 } else { 2 };
+        Shape {
+            hosts,
+            mons: mons as u16,
+            osds: osds as u16,
+            size,
+            min_size: min_size.min(size),
+            pg_num: [1, 2, 4, 8][rng.below(4) as usize],
+            clients: rng.between(1, 3) as u16,
+            objects: rng.between(2, 12) as u32,
+            blocks: rng.between(1, 4) as u32,
+            busy_ms: match profile {
+                Profile::Light => rng.between(8_000, 20_000),
+                Profile::Heavy => rng.between(20_000, 60_000),
+            },
+        }
+    }
+
+    /// The host of an OSD.
+    pub fn host_of(&self, osd: OsdId) -> Option<&Host> {
+        self.hosts.iter().find(|host| host.osds.contains(&osd))
+    }
+
+    /// Where a client runs: behind the hosts of the cluster.
+    pub fn client_host(&self, client: u16) -> HostId {
+        HostId(self.hosts.len() as u16 + client)
+    }
+
+    /// Every host, those of clients, too.
+    pub fn all_hosts(&self) -> impl Iterator<Item = HostId> {
+        (0..self.hosts.len() as u16 + self.clients).map(HostId)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shapes_are_sound_and_differ() {
+        let mut seen = std::collections::BTreeSet::new();
+        for seed in 0..500 {
+            for profile in [Profile::Light, Profile::Heavy] {
+                let shape = Shape::draw(seed, profile);
+                assert_eq!(shape, Shape::draw(seed, profile));
+                assert_eq!(shape.hosts.iter().filter(|host| host.mon).count(), usize::from(shape.mons));
+                assert_eq!(
+                    shape.hosts.iter().map(|host| host.osds.len()).sum::<usize>(),
+                    usize::from(shape.osds)
+                );
+                let with_osds = shape.hosts.iter().filter(|host| !host.osds.is_empty()).count();
+                assert!(with_osds >= shape.size as usize && shape.min_size <= shape.size);
+                seen.insert((shape.mons, shape.osds, shape.size, shape.min_size, shape.pg_num));
+            }
+        }
+        assert!(seen.len() > 100);
+    }
+}
