@@ -12,6 +12,7 @@ use cairn_wire::op::{
 };
 use cairn_wire::{ErrorCode, PAYLOAD_LEN_MAX, Payload, SEGMENTS_MAX, Segment};
 use smallvec::smallvec;
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 /// Room for what a vector that reads answers beside bytes of the object: below what one message holds.
@@ -105,13 +106,13 @@ fn failed(code: ErrorCode, view: &View) -> Executed {
 }
 
 /// Beyond the object's end there are zeros.
-fn compare(work: &mut Work<'_>, offset: u64, wanted: &[u8]) -> Result<OpOutput, Stop> {
+fn compare(work: &mut Work<'_>, offset: u64, wanted: &[u8]) -> Result<(), Stop> {
     let found = work.read(offset, wanted.len() as u64)?;
     let (head, tail) = wanted.split_at(found.len());
     let differs = head.iter().zip(&*found).position(|(a, b)| a != b);
     match differs.or_else(|| tail.iter().position(|byte| *byte != 0).map(|at| head.len() + at)) {
         Some(at) => Err(Stop::Differs(at as u64)),
-        None => Ok(OpOutput::None),
+        None => Ok(()),
     }
 }
 
@@ -137,68 +138,10 @@ impl Run<'_> {
             }
             OpKind::Read { offset, len } => self.read(*offset, *len),
             OpKind::SparseRead { offset, len } => self.sparse_read(*offset, *len),
-            OpKind::Create { exclusive } => {
-                if *exclusive && work.state.exists {
-                    return fail(ErrorCode::EXIST);
-                }
-                done(work.touch())
-            }
-            OpKind::Write { offset, .. } => {
-                let Some(segment) = segment else { return done(work.touch()) };
-                work.write(*offset, segment.clone()).map(done)?
-            }
-            OpKind::WriteFull { .. } => {
-                if segment.is_some_and(|segment| segment.data().len() as u64 > OBJECT_LEN_MAX) {
-                    return fail(FBIG);
-                }
-                work.write_full(segment.cloned()).map(done)?
-            }
-            OpKind::Append { .. } => {
-                let Some(segment) = segment else { return done(work.touch()) };
-                let offset = work.state.size;
-                work.write(offset, segment.clone()).map(done)?
-            }
-            OpKind::Zero { offset, len } => done(work.zero(*offset, *len)),
-            OpKind::Truncate { size } => {
-                work.need()?;
-                work.truncate(*size).map(done)?
-            }
-            OpKind::Delete => {
-                work.need()?;
-                let watchers = work.state.watchers.take();
-                for watcher in watchers.iter().flat_map(|watchers| watchers.iter()) {
-                    self.watch.push(WatchChange::Ended { watcher: watcher.clone(), is_removal: true });
-                }
-                done(work.remove())
-            }
-            OpKind::SetAllocHint { object_len, write_len } => {
-                if !work.state.exists {
-                    work.touch();
-                }
-                let info = &mut work.state.info;
-                if (info.expected_object_len, info.expected_write_len) != (*object_len, *write_len) {
-                    (info.expected_object_len, info.expected_write_len) = (*object_len, *write_len);
-                    work.info_changed = true;
-                }
-                Ok(OpOutput::None)
-            }
-            OpKind::CompareExtent { offset, .. } => match segment {
-                Some(segment) => compare(work, *offset, segment.data()),
-                None => Ok(OpOutput::None),
-            },
-            OpKind::AssertVersion { version } => {
-                let found = work.state.info.user_version;
-                match version.cmp(&found) {
-                    _ if *version == 0 => fail(ErrorCode::INVAL),
-                    std::cmp::Ordering::Less => fail(ErrorCode::RANGE),
-                    std::cmp::Ordering::Equal => Ok(OpOutput::None),
-                    std::cmp::Ordering::Greater => fail(ErrorCode::OVERFLOW),
-                }
-            }
             OpKind::GetXattr { name } => {
                 work.need()?;
-                match work.state.xattr(name) {
-                    Some(value) => Ok(OpOutput::Bytes(value.clone())).and_then(|out| self.keep(out)),
+                match work.state.xattr(name).cloned() {
+                    Some(value) => self.keep(OpOutput::Bytes(value)),
                     None => fail(ErrorCode::NODATA),
                 }
             }
@@ -209,17 +152,6 @@ impl Run<'_> {
                     all.map(|(name, value)| (Bytes::from(name.clone().into_bytes()), value.clone()));
                 let entries = entries.collect();
                 self.keep(OpOutput::Entries { entries, more: false })
-            }
-            OpKind::SetXattr { name, value } => work.set_xattr(name, value.clone()).map(done)?,
-            OpKind::RemoveXattr { name } => {
-                work.need()?;
-                if work.state.xattr(name).is_none() {
-                    return fail(ErrorCode::NODATA);
-                }
-                done(work.remove_xattr(name))
-            }
-            OpKind::CompareXattr { name, value } => {
-                condition(work.state.xattr(name).map_or(&[][..], |found| found) == value)
             }
             OpKind::OmapGetKeys { after, max } => {
                 let page = work.omap_range(after, b"", *max)?;
@@ -241,27 +173,9 @@ impl Run<'_> {
                 }
                 self.keep(OpOutput::Entries { entries: entries.into(), more: false })
             }
-            OpKind::OmapSet { entries } => done(work.omap_set(entries)),
-            OpKind::OmapRemove { keys } => {
-                work.need()?;
-                done(work.omap_remove(keys))
-            }
-            OpKind::OmapRemoveRange { first, end } => {
-                work.need()?;
-                done(work.omap_remove_range(first.clone(), end.clone()))
-            }
-            OpKind::OmapClear => {
-                work.need()?;
-                done(work.omap_clear())
-            }
             OpKind::OmapGetHeader => {
                 let header = work.state.omap_header.clone();
                 self.keep(OpOutput::Bytes(header))
-            }
-            OpKind::OmapSetHeader { value } => done(work.omap_set_header(value.clone())),
-            OpKind::OmapCompare { key, value } => {
-                let found = work.omap_get(key)?;
-                condition(found.as_deref().unwrap_or_default() == value)
             }
             OpKind::Call { class, method, input } => {
                 let Some(method) = class::find(class, method) else { return fail(ErrorCode::OPNOTSUPP) };
@@ -272,13 +186,99 @@ impl Run<'_> {
                 }
                 self.keep(OpOutput::Bytes(output))
             }
-            OpKind::Watch { cookie, action } => self.watch(*cookie, *action),
             OpKind::ListWatchers => {
                 work.need()?;
                 Ok(OpOutput::Watchers(work.state.watchers().to_vec().into()))
             }
-            OpKind::Notify { .. } | OpKind::ListObjects { .. } => fail(ErrorCode::OPNOTSUPP),
+            _ => self.change(op, segment).map(|()| OpOutput::None),
         }
+    }
+
+    /// What changes the object or is a condition for it: it has no output.
+    fn change(&mut self, op: &OpKind, segment: Option<&Segment>) -> Result<(), Stop> {
+        let work = &mut self.work;
+        match op {
+            OpKind::Create { exclusive: true } if work.state.exists => return fail(ErrorCode::EXIST),
+            OpKind::Create { .. } => work.touch(),
+            OpKind::Write { offset, .. } => match segment {
+                Some(segment) => work.write(*offset, segment.clone())?,
+                None => work.touch(),
+            },
+            OpKind::WriteFull { len } if *len > OBJECT_LEN_MAX => return fail(FBIG),
+            OpKind::WriteFull { .. } => work.write_full(segment.cloned())?,
+            OpKind::Append { .. } => match segment {
+                Some(segment) => work.write(work.state.size, segment.clone())?,
+                None => work.touch(),
+            },
+            OpKind::Zero { offset, len } => work.zero(*offset, *len),
+            OpKind::Truncate { size } => {
+                work.need()?;
+                work.truncate(*size)?;
+            }
+            OpKind::Delete => {
+                work.need()?;
+                let removed = |watcher: &Watcher| {
+                    let watcher = watcher.clone();
+                    WatchChange::Ended { watcher, is_removal: true }
+                };
+                self.watch.extend(work.state.watchers().iter().map(removed));
+                work.remove();
+            }
+            OpKind::SetAllocHint { object_len, write_len } => {
+                if !work.state.exists {
+                    work.touch();
+                }
+                let info = &mut work.state.info;
+                if (info.expected_object_len, info.expected_write_len) != (*object_len, *write_len) {
+                    (info.expected_object_len, info.expected_write_len) = (*object_len, *write_len);
+                    work.info_changed = true;
+                }
+            }
+            OpKind::CompareExtent { offset, .. } => {
+                if let Some(segment) = segment {
+                    compare(work, *offset, segment.data())?;
+                }
+            }
+            OpKind::AssertVersion { version: 0 } => return fail(ErrorCode::INVAL),
+            OpKind::AssertVersion { version } => match version.cmp(&work.state.info.user_version) {
+                Ordering::Less => return fail(ErrorCode::RANGE),
+                Ordering::Equal => {}
+                Ordering::Greater => return fail(ErrorCode::OVERFLOW),
+            },
+            OpKind::SetXattr { name, value } => work.set_xattr(name, value.clone())?,
+            OpKind::RemoveXattr { name } => {
+                work.need()?;
+                if work.state.xattr(name).is_none() {
+                    return fail(ErrorCode::NODATA);
+                }
+                work.remove_xattr(name);
+            }
+            OpKind::CompareXattr { name, value } => {
+                condition(work.state.xattr(name).map_or(&[][..], |found| found) == value)?;
+            }
+            OpKind::OmapSet { entries } => work.omap_set(entries),
+            OpKind::OmapRemove { keys } => {
+                work.need()?;
+                work.omap_remove(keys);
+            }
+            OpKind::OmapRemoveRange { first, end } => {
+                work.need()?;
+                work.omap_remove_range(first.clone(), end.clone());
+            }
+            OpKind::OmapClear => {
+                work.need()?;
+                work.omap_clear();
+            }
+            OpKind::OmapSetHeader { value } => work.omap_set_header(value.clone()),
+            OpKind::OmapCompare { key, value } => {
+                let found = work.omap_get(key)?;
+                condition(found.as_deref().unwrap_or_default() == value)?;
+            }
+            OpKind::Watch { cookie, action } => self.watch(*cookie, *action)?,
+            // They concern more than this object. The others have outputs.
+            _ => return fail(ErrorCode::OPNOTSUPP),
+        }
+        Ok(())
     }
 
     /// An output, if there is room for it. What a vector that writes cannot keep for resends is left out.
@@ -364,7 +364,7 @@ impl Run<'_> {
         if lacks { Err(Stop::Fault) } else { Ok(OpOutput::Extents(extents.into())) }
     }
 
-    fn watch(&mut self, cookie: u64, action: WatchAction) -> Result<OpOutput, Stop> {
+    fn watch(&mut self, cookie: u64, action: WatchAction) -> Result<(), Stop> {
         let work = &mut self.work;
         work.need()?;
         let Sender { client, addr, .. } = *self.sender;
@@ -374,7 +374,7 @@ impl Run<'_> {
                 let watcher = Watcher { client, cookie, addr, timeout_ms };
                 if at.is_some_and(|at| work.state.watchers()[at] == watcher) {
                     self.watch.push(WatchChange::Alive { client, cookie });
-                    return Ok(OpOutput::None);
+                    return Ok(());
                 }
                 let watchers = Arc::make_mut(work.state.watchers.get_or_insert_default());
                 match at {
@@ -399,7 +399,7 @@ impl Run<'_> {
                 self.watch.push(WatchChange::Ended { watcher, is_removal: false });
             }
         }
-        Ok(OpOutput::None)
+        Ok(())
     }
 
     fn finish(self, request: &OpRequest, results: Vec<OpResult>, code: ErrorCode) -> Executed {
@@ -448,12 +448,8 @@ impl Run<'_> {
     }
 }
 
-fn done((): ()) -> Result<OpOutput, Stop> {
-    Ok(OpOutput::None)
-}
-
-fn condition(holds: bool) -> Result<OpOutput, Stop> {
-    if holds { Ok(OpOutput::None) } else { fail(ErrorCode::CANCELED) }
+fn condition(holds: bool) -> Result<(), Stop> {
+    if holds { Ok(()) } else { fail(ErrorCode::CANCELED) }
 }
 
 /// Joins neighbouring extents over their smallest gaps until there are at most `max`: the gaps read as zeros.

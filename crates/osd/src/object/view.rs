@@ -70,6 +70,13 @@ struct KnownData {
 }
 
 #[derive(Clone, Debug)]
+struct KnownExtents {
+    offset: u64,
+    len: u64,
+    extents: Vec<(u64, u64)>,
+}
+
+#[derive(Clone, Debug)]
 pub(crate) struct KnownRange {
     after: Bytes,
     prefix: Bytes,
@@ -84,7 +91,7 @@ pub(crate) struct KnownRange {
 pub struct View {
     state: Option<ObjectState>,
     data: SmallVec<[KnownData; 1]>,
-    extents: SmallVec<[(u64, u64, Vec<(u64, u64)>); 1]>,
+    extents: Vec<KnownExtents>,
     omap: BTreeMap<Bytes, Option<Bytes>>,
     ranges: Vec<KnownRange>,
     pub(crate) is_unreadable: bool,
@@ -114,7 +121,7 @@ impl View {
                 self.data.push(KnownData { offset, len, read });
             }
             (&Fault::Extents { offset, len }, Supplied::Extents(extents)) => {
-                self.extents.push((offset, len, extents));
+                self.extents.push(KnownExtents { offset, len, extents });
             }
             (Fault::OmapKeys(keys), Supplied::OmapKeys(entries)) => {
                 for key in keys {
@@ -173,7 +180,7 @@ impl View {
     }
 
     pub(crate) fn extents(&self, offset: u64, len: u64) -> Option<&[(u64, u64)]> {
-        self.extents.iter().find(|known| (known.0, known.1) == (offset, len)).map(|known| &*known.2)
+        self.extents.iter().find(|known| (known.offset, known.len) == (offset, len)).map(|known| &*known.extents)
     }
 
     /// `Some(None)`: known not to be there.

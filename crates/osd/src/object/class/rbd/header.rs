@@ -223,7 +223,8 @@ pub fn get_flags(call: &mut Call<'_, '_>, input: &Bytes) -> Answer {
             let (_, mut from) = from.section(8)?;
             from.u64()?;
             from.string()?;
-            (from.u64()?, from.u8()?);
+            from.u64()?;
+            from.u8()?;
             from.u64()
         })?
     };
