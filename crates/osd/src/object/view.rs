@@ -180,7 +180,10 @@ impl View {
     }
 
     pub(crate) fn extents(&self, offset: u64, len: u64) -> Option<&[(u64, u64)]> {
-        self.extents.iter().find(|known| (known.offset, known.len) == (offset, len)).map(|known| &*known.extents)
+        self.extents
+            .iter()
+            .find(|known| (known.offset, known.len) == (offset, len))
+            .map(|known| &*known.extents)
     }
 
     /// `Some(None)`: known not to be there.

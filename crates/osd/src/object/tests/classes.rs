@@ -5,8 +5,8 @@ use crate::object::bytes::{Reader, Writer};
 use bytes::Bytes;
 use cairn_types::Timestamp;
 use cairn_wire::ErrorCode;
-use cairn_wire::op::{Op, OpKind};
 use cairn_wire::Payload;
+use cairn_wire::op::{Op, OpKind};
 
 const HEAD: u64 = u64::MAX - 1;
 const NOSYS: ErrorCode = ErrorCode(-38);
@@ -221,9 +221,8 @@ fn an_id_object_holds_the_id() {
     let mut cluster = Cluster::new();
     let id = object("rbd_id.vm0");
     assert_eq!(cluster.call(&id, "rbd.get_id", "").code, ErrorCode::NOENT);
-    let make = |id: &str| {
-        vec![OpKind::Create { exclusive: true }.into(), call("rbd", "set_id", strings(&[id]))]
-    };
+    let make =
+        |id: &str| vec![OpKind::Create { exclusive: true }.into(), call("rbd", "set_id", strings(&[id]))];
     assert_eq!(cluster.run(&id, make("103592f33f23"), Payload::none()).code, ErrorCode::OK);
     assert_eq!(cluster.content(&id), hex("0c000000 313033353932663333663233"));
     assert_eq!(cluster.answer(&id, "rbd.get_id", ""), strings(&["103592f33f23"]));
@@ -308,7 +307,10 @@ fn an_object_map_is_ceph_s_to_the_byte() {
         out.bytes(&head).u8(0x40).u32(12).u32(crc(&head)).u32(1).u32(crc(&[0x40]));
     });
     assert_eq!(cluster.content(&map), expected);
-    assert_eq!(cluster.answer(&map, "rbd.object_map_load", ""), args(|out| _ = out.bytes(&head).u8(0x40).u32(0)));
+    assert_eq!(
+        cluster.answer(&map, "rbd.object_map_load", ""),
+        args(|out| _ = out.bytes(&head).u8(0x40).u32(0))
+    );
     // Only what is in the state asked for; EXISTS stands for EXISTS_CLEAN too.
     cluster.answer(&map, "rbd.object_map_update", update(1, 2, 3, None));
     cluster.answer(&map, "rbd.object_map_update", update(0, 3, 2, Some(1)));
@@ -341,7 +343,9 @@ fn a_long_object_map_is_changed_in_place() {
     let objects = 1_000_003u64;
     cluster.answer(&map, "rbd.object_map_resize", args(|out| _ = out.u64(objects).u8(0)));
     let mut states = vec![0u8; objects as usize];
-    for (first, end, state) in [(0, 1, 1), (16_380, 16_390, 2), (999_999, 1_000_003, 3), (300_000, 400_000, 1)] {
+    for (first, end, state) in
+        [(0, 1, 1), (16_380, 16_390, 2), (999_999, 1_000_003, 3), (300_000, 400_000, 1)]
+    {
         let input = args(|out| _ = out.u64(first).u64(end).u8(state).u8(0));
         let outcome = cluster.call(&map, "rbd.object_map_update", input);
         assert_eq!(outcome.code, ErrorCode::OK);
@@ -393,9 +397,8 @@ fn an_exclusive_lock_is_stored_as_ceph_s() {
     assert_eq!(cluster.answer(&header, "lock.get_info", info), held);
     let names = cluster.answer(&header, "lock.list_locks", "");
     assert_eq!(names, section(|out| _ = out.u32(1).string("rbd_lock")));
-    let held_by = |cookie: &str, tag: &str| {
-        section(|out| _ = out.string("rbd_lock").u8(1).string(cookie).string(tag))
-    };
+    let held_by =
+        |cookie: &str, tag: &str| section(|out| _ = out.string("rbd_lock").u8(1).string(cookie).string(tag));
     cluster.answer(&header, "lock.assert_locked", held_by("auto 94", "internal"));
     assert_eq!(cluster.call(&header, "lock.lock", lock.clone()).code, ErrorCode::EXIST);
     cluster.answer(&header, "lock.lock", lock_args("rbd_lock", 1, "auto 94", "internal", 0, 1));

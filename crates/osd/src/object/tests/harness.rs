@@ -3,7 +3,7 @@
 use crate::object::{Executed, Fault, ObjectState, Sender, Stamp, Supplied, View, apply, execute};
 use bytes::Bytes;
 use cairn_pg::{Blob, Version};
-use cairn_store::device::{FileDevice, FileMedium, QueueKind};
+use cairn_store::device::file::{FileDevice, FileMedium, QueueKind};
 use cairn_store::{CreateOptions, Engine, Op as StoreOp, OpenOptions, ReadRequest, Store, Transaction};
 use cairn_types::{EntityAddr, EntityKind, EntityName, Epoch, ObjectId, PgId, PoolId, SnapId, Timestamp};
 use cairn_wire::op::{Op, OpFlags, OpKind, OpOutput, OpRequest, OpResult, SnapContext};

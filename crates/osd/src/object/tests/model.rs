@@ -230,7 +230,8 @@ fn check(cluster: &mut Cluster, id: &ObjectId, model: &mut Option<Plain>, ops: &
     if code == ErrorCode::OK {
         *model = next;
     }
-    let vector = ops.iter().map(|((kind, _), fail_ok)| Op { kind: kind.clone(), fail_ok: *fail_ok }).collect();
+    let vector =
+        ops.iter().map(|((kind, _), fail_ok)| Op { kind: kind.clone(), fail_ok: *fail_ok }).collect();
     let outcome = cluster.run(id, vector, payload);
     assert_eq!(outcome.code, code);
     assert_eq!(outcome.results.len(), given.len());
@@ -309,7 +310,8 @@ fn check_pack(cluster: &mut Cluster, id: &ObjectId) {
     assert_eq!(crate::object::ObjectState { version: b.version, ..a }, b);
     assert_eq!(cluster.content(id), cluster.content(&copy));
     assert_eq!(cluster.omap(id), cluster.omap(&copy));
-    let Supplied::Extents(copied) = cluster.supply(&copy, &Fault::Extents { offset: 0, len: stat.size }) else {
+    let Supplied::Extents(copied) = cluster.supply(&copy, &Fault::Extents { offset: 0, len: stat.size })
+    else {
         panic!()
     };
     assert_eq!(copied, extents);
