@@ -22,7 +22,7 @@ pub const CLIENT_XATTR_PREFIX: char = '.';
 /// Most watches of one object.
 pub const WATCHERS_MAX: usize = 128;
 /// Of the room that the store gives an object's attributes, what is kept for our own: `_i`, `_v` and
-/// [`WATCHERS_MAX`] watchers of at most 40 bytes come to less.
+/// [`WATCHERS_MAX`] watchers of at most 47 bytes come to less.
 pub const OWN_XATTRS_LEN: usize = 8 << 10;
 /// Room for names and values of clients' attributes of one object together.
 pub const CLIENT_XATTRS_LEN_MAX: usize = cairn_store::limits::XATTRS_BYTES_MAX - OWN_XATTRS_LEN;

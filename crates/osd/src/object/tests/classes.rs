@@ -383,7 +383,7 @@ fn an_exclusive_lock_is_stored_as_ceph_s() {
     // Locker {client.4100, cookie}, info {never, address: legacy, nonce 0x05060708 with 0x01020304 in the padding,
     // 10.1.2.3 port 0, no description}, exclusive, tag.
     let held = hex(
-        "0101 70000000 01000000
+        "0101 60000000 01000000
          0101 14000000 08 0410000000000000 07000000 6175746f203934
          0101 2f000000 0000000000000000 01 0101 1c000000 01000000 08070605 10000000 0200 0000 0a010203 04030201 00000000
          00000000

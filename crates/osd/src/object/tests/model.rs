@@ -124,6 +124,9 @@ fn run(object: &mut Option<Plain>, op: &OpKind, segment: &[u8]) -> Result<Given>
 }
 
 fn put(object: &mut Plain, offset: usize, bytes: &[u8]) {
+    if bytes.is_empty() {
+        return;
+    }
     let end = offset + bytes.len();
     if object.data.len() < end {
         object.data.resize(end, 0);
