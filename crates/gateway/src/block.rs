@@ -96,11 +96,8 @@ pub trait BlockDevice: Send + Sync + 'static {
     fn info(&self) -> BlockInfo;
 
     /// Reads; the segments together have exactly `len_bytes` bytes.
-    fn read(
-        &self,
-        offset: u64,
-        len_bytes: u32,
-    ) -> impl Future<Output = Result<Vec<Segment>, IoError>> + Send;
+    fn read(&self, offset: u64, len_bytes: u32)
+    -> impl Future<Output = Result<Vec<Segment>, IoError>> + Send;
 
     /// Writes; with `fua`, answers when it is durable.
     fn write(&self, offset: u64, data: Bytes, fua: bool) -> impl Future<Output = Result<(), IoError>> + Send;

@@ -311,9 +311,7 @@ fn checked(request: &Request, answer: Answer) -> Answer {
             segments.iter().all(|segment| segment.len_bytes() > 0)
                 && segments.iter().map(Segment::len_bytes).sum::<u64>() == u64::from(request.len_bytes)
         }
-        Answer::Extents(extents) => {
-            !extents.is_empty() && extents.iter().all(|extent| extent.len_bytes > 0)
-        }
+        Answer::Extents(extents) => !extents.is_empty() && extents.iter().all(|extent| extent.len_bytes > 0),
         Answer::Done | Answer::Failed(_) => true,
     };
     if sound {
@@ -415,8 +413,8 @@ fn put_extents(request: &Request, extents: &[Extent], out: &mut Outbox) {
             break;
         }
         left -= u64::from(here);
-        let status = if extent.hole { allocation::HOLE } else { 0 }
-            | if extent.zero { allocation::ZERO } else { 0 };
+        let status =
+            if extent.hole { allocation::HOLE } else { 0 } | if extent.zero { allocation::ZERO } else { 0 };
         match found.last_mut() {
             Some((len, last)) if *last == status => *len += here,
             Some(_) if one => break,

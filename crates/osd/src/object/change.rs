@@ -1,11 +1,11 @@
 //! The change of one object, as every copy applies it (`docs/format/objects.md`).
 
-use super::bytes::{Malformed, Reader, Writer};
 use super::state::{VERSION_XATTR, encode_version};
 use bytes::Bytes;
 use cairn_pg::{Blob, Version};
 use cairn_store::{Op, Transaction};
 use cairn_types::{ObjectId, PgId};
+use cairn_wire::ceph::{Malformed, Reader, Writer};
 use cairn_wire::op::{OBJECT_LEN_MAX, OMAP_KEY_LEN_MAX, OMAP_VALUE_LEN_MAX};
 use cairn_wire::{BLOCK_LEN, Payload, Segment};
 
@@ -76,7 +76,7 @@ impl Builder {
 
     /// Begins with the first step: a vector that only reads allocates nothing.
     fn step(&mut self, tag: u8) -> &mut Writer {
-        if self.meta.len() == 0 {
+        if self.meta.is_empty() {
             self.meta = Writer::with_capacity(128);
             self.meta.u8(FORMAT).u8(0);
         }

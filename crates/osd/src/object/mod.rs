@@ -7,7 +7,6 @@
 //!
 //! Who ends a watch that ran out executes a vector with one `Unwatch` in the name of its client.
 
-mod bytes;
 mod change;
 mod class;
 mod execute;

@@ -1,12 +1,12 @@
 //! A whole object on its way to another copy (`docs/format/objects.md`).
 
-use super::bytes::{Reader, Writer};
 use super::change::{BadChange, CHANGE_META_LEN_MAX, bounded, in_object, whole_block_sums};
 use super::state::{VERSION_XATTR, encode_version};
 use bytes::{Bytes, BytesMut};
 use cairn_pg::{Blob, Version};
 use cairn_store::{Op, ReadData, Stat, Transaction};
 use cairn_types::{ObjectId, PgId};
+use cairn_wire::ceph::{Reader, Writer};
 use cairn_wire::op::{OMAP_KEY_LEN_MAX, OMAP_VALUE_LEN_MAX};
 use cairn_wire::{BLOCK_LEN, PAYLOAD_LEN_MAX, Payload, SEGMENTS_MAX, Segment};
 

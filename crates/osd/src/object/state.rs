@@ -1,10 +1,10 @@
 //! What is known of an object without its bytes and its omap, and how that is stored (`docs/format/objects.md`).
 
-use super::bytes::{Malformed, Reader, Writer};
 use bytes::Bytes;
 use cairn_pg::Version;
 use cairn_store::Stat;
 use cairn_types::{EntityAddr, Epoch, Timestamp};
+use cairn_wire::ceph::{Malformed, Reader, Writer};
 use cairn_wire::op::Watcher;
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};

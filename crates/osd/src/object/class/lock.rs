@@ -1,11 +1,11 @@
 //! Class `lock`: advisory locks on an object, each an attribute `lock.NAME` of it.
 
 use super::{Answer, Call, Method, answer, nothing, reads, stored, writes};
-use crate::object::bytes::{Malformed, Reader, Writer};
 use crate::object::work::{Stop, fail};
 use bytes::Bytes;
 use cairn_types::{EntityAddr, EntityKind, Timestamp};
 use cairn_wire::ErrorCode;
+use cairn_wire::ceph::{Malformed, Reader, Writer};
 use cairn_wire::op::XATTR_NAME_LEN_MAX;
 use std::collections::BTreeMap;
 use std::net::IpAddr;

@@ -7,11 +7,11 @@ mod lock;
 mod rbd;
 
 use super::Sender;
-use super::bytes::{Malformed, Reader, Writer};
 use super::work::{Stop, Work, fail};
 use bytes::Bytes;
 use cairn_types::Timestamp;
 use cairn_wire::ErrorCode;
+use cairn_wire::ceph::{Malformed, Reader, Writer};
 
 /// Arguments that do not decode: EINVAL.
 impl From<Malformed> for Stop {

@@ -1,11 +1,11 @@
 //! Classes: what is stored to the byte (as Ceph 16.2 stores it), and the rules of each method.
 
 use super::harness::{Cluster, hex, object};
-use crate::object::bytes::{Reader, Writer};
 use bytes::Bytes;
 use cairn_types::Timestamp;
 use cairn_wire::ErrorCode;
 use cairn_wire::Payload;
+use cairn_wire::ceph::{Reader, Writer};
 use cairn_wire::op::{Op, OpKind};
 
 const HEAD: u64 = u64::MAX - 1;

@@ -2,9 +2,9 @@
 
 use super::super::key_bytes;
 use super::{Answer, Bytes, Call, ErrorCode, Stop, answer, check_id, fail, nothing, stored};
-use crate::object::bytes::{Malformed, Reader, Writer};
 use crate::object::work::FBIG;
 use cairn_wire::Segment;
+use cairn_wire::ceph::{Malformed, Reader, Writer};
 
 /// EBADF: the id has another name.
 const BADF: ErrorCode = ErrorCode(-9);

@@ -2,8 +2,8 @@
 
 use super::super::key_bytes;
 use super::{Answer, Bytes, Call, ErrorCode, Stop, answer, fail, nothing, stored};
-use crate::object::bytes::{Malformed, Reader, Writer};
 use cairn_types::{SnapId, Timestamp};
+use cairn_wire::ceph::{Malformed, Reader, Writer};
 
 /// Feature bits, from Ceph's `include/rbd/features.h`.
 mod feature {

@@ -2,7 +2,7 @@
 
 use super::super::key_bytes;
 use super::{Answer, Bytes, Call, ErrorCode, Stop, answer, fail, nothing};
-use crate::object::bytes::Reader;
+use cairn_wire::ceph::Reader;
 use cairn_wire::op::{OMAP_KEY_LEN_MAX, OMAP_VALUE_LEN_MAX};
 
 const PREFIX: &str = "metadata_";

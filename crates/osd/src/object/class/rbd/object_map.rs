@@ -5,9 +5,9 @@
 //! from 0 and are not inverted at the end. A map that travels may have an empty footer.
 
 use super::{Answer, Bytes, Call, ErrorCode, Stop, fail, nothing};
-use crate::object::bytes::{Malformed, Reader, Writer};
 use crate::object::work::FBIG;
 use cairn_wire::Segment;
+use cairn_wire::ceph::{Malformed, Reader, Writer};
 use cairn_wire::op::{CALL_LEN_MAX, OBJECT_LEN_MAX};
 
 /// Section of version, compatible version, length and the number of objects.

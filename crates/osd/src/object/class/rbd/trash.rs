@@ -1,8 +1,8 @@
 //! Images on their way out: `rbd_trash`, one omap entry `id_ID` for each.
 
 use super::{Answer, Bytes, Call, ErrorCode, Stop, answer, check_id, fail, nothing, stored};
-use crate::object::bytes::{Malformed, Reader, Writer};
 use cairn_types::Timestamp;
+use cairn_wire::ceph::{Malformed, Reader, Writer};
 
 const PREFIX: &str = "id_";
 
