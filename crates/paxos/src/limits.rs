@@ -25,8 +25,9 @@ pub const PENDING_ENTRIES_MAX: usize = 1024;
 /// Payload bytes of those.
 pub const PENDING_BYTES_MAX: usize = 32 << 20;
 
-/// Largest payload of one proposal: a full map of a large cluster fits many times.
-pub const PAYLOAD_BYTES_MAX: usize = 4 << 20;
+/// Largest payload of one proposal. A promise carries up to alpha of them and must fit into the largest message there is,
+/// 16 MiB, or nobody could be elected any more; a change of the map of a large cluster has room many times.
+pub const PAYLOAD_BYTES_MAX: usize = 960 << 10;
 
 /// Entries in one answer to a monitor that lags.
 pub const LEARN_ENTRIES_MAX: usize = 256;
