@@ -1,10 +1,10 @@
 //! Connections of everybody but monitors: calls until they are answered, and subscribers.
 
 use super::inbox::ConnId;
-use crate::message::{MonAnswer, MonPublication};
+use crate::message::{MonAnswer, MonPublication, to_frame};
 use crate::monitor::{Answer, CallTag, Publication, Subscriber};
 use cairn_net::Connection;
-use cairn_wire::{Frame, GoodbyeReason, Lane, Message, Payload};
+use cairn_wire::{Frame, GoodbyeReason, Lane, Message};
 use std::collections::BTreeMap;
 
 /// Connections that a monitor takes. A connection has one subscription at most.
@@ -73,7 +73,7 @@ impl Callers {
 }
 
 fn encode<M: Message>(message: &M) -> Option<Frame> {
-    Frame::new(message, Payload::none())
+    to_frame(message)
         .inspect_err(|error| tracing::error!(%error, "an answer or map is too large for a message"))
         .ok()
 }

@@ -7,7 +7,7 @@ use super::peers::Peers;
 use super::storage::{Done, Job, MonIdentity, Storage, Writer};
 use super::{MonError, StorageError};
 use crate::clock;
-use crate::message::{MonCall, MonNews, MonPeer, MonSubscribe};
+use crate::message::{MonCall, MonNews, MonPeer, MonSubscribe, ReadError, from_frame, kind_of};
 use crate::monitor::{Answer, Effects, Event, Monitor, Notice, Now, PeerMessage, Subscriber, Subscription};
 use cairn_net::{Connection, Endpoint, Incoming, Receive};
 use cairn_paxos::{Moment, MonId};
@@ -43,6 +43,8 @@ enum Intruder {
     Denied(#[from] Denied),
     #[error(transparent)]
     Message(#[from] MessageError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
     #[error("a monitor takes no {0}")]
     Kind(Kind),
 }
@@ -325,16 +327,16 @@ impl Driver {
         if self.is_revoked(who) {
             return Err(Denied::Revoked { who: who.clone() }.into());
         }
-        match frame.kind() {
+        match kind_of(frame)? {
             MonPeer::KIND => {
                 let is_mon = who.kind() == EntityKind::Mon;
                 let id = self.peers.id_of(who).filter(|_| is_mon);
                 let from = id.ok_or_else(|| Denied::NoMonitor { who: who.clone() })?;
-                let MonPeer(message) = frame.message()?;
+                let MonPeer(message) = from_frame(frame)?;
                 self.handle(Event::Peer { from, message });
             }
             MonCall::KIND => {
-                let MonCall { tag, call } = frame.message()?;
+                let MonCall { tag, call } = from_frame(frame)?;
                 match door::call(who, &call) {
                     Ok(()) => {
                         let tag = self.callers.name_call(from, tag);
@@ -347,12 +349,12 @@ impl Driver {
                 }
             }
             MonNews::KIND => {
-                let MonNews(news) = frame.message()?;
+                let MonNews(news) = from_frame(frame)?;
                 door::news(who, &news)?;
                 self.handle(Event::News(news));
             }
             MonSubscribe::KIND => {
-                let MonSubscribe { osd_map, mon_map, mgr_map, config } = frame.message()?;
+                let MonSubscribe { osd_map, mon_map, mgr_map, config } = from_frame(frame)?;
                 let wants = Subscription { who: who.clone(), osd_map, mon_map, mgr_map, config };
                 self.handle(Event::Subscribe { subscriber: Subscriber(from.0), wants });
             }

@@ -1,11 +1,11 @@
 //! Connections to the other monitors. Each monitor makes one to each other one and only sends on it; what it receives
 //! comes over the connections that they make. So nobody has to agree on which of two connections counts.
 
-use crate::message::MonPeer;
+use crate::message::{MonPeer, to_frame};
 use crate::monitor::PeerMessage;
 use cairn_net::{CloseReason, Connection, Endpoint, Expect, Handler, Receive};
 use cairn_types::{EntityKind, EntityName, MonId, MonMap};
-use cairn_wire::{Frame, Lane, LaneSet, Payload};
+use cairn_wire::{Frame, Lane, LaneSet};
 use parking_lot::Mutex;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -85,7 +85,7 @@ impl Peers {
     pub fn send(&self, to: MonId, message: PeerMessage) {
         let Some(link) = self.links.get(&to) else { return };
         let Some(connection) = link.shared.connection.lock().clone() else { return };
-        match Frame::new(&MonPeer(message), Payload::none()) {
+        match to_frame(&MonPeer(message)) {
             Ok(frame) => {
                 if let Err(error) = connection.try_send(Lane::Control, frame) {
                     tracing::debug!(peer = %link.name, %error, "a message to a monitor is dropped");

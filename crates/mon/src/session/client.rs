@@ -4,12 +4,12 @@
 use super::core::{Attempt, Effects, Event, Outcome, Sent, Session, Ticket};
 use super::{CallError, Update, Wants};
 use crate::clock;
-use crate::message::{MonAnswer, MonPublication};
+use crate::message::{MonAnswer, MonPublication, ReadError, from_frame, kind_of, to_frame};
 use crate::monitor::{DaemonNews, Query, Reading};
 use crate::service::{Reply, Request};
 use cairn_net::{ConnectError, Connection, Delivery, Endpoint, Expect, Receive};
 use cairn_types::EntityKind;
-use cairn_wire::{Frame, FrameError, GoodbyeReason, Kind, Lane, LaneSet, Message, MessageError, Payload};
+use cairn_wire::{Frame, GoodbyeReason, Kind, Lane, LaneSet, Message, MessageError};
 use std::collections::{BTreeMap, VecDeque};
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -166,6 +166,8 @@ enum Unreadable {
     Kind(Kind),
     #[error(transparent)]
     Message(#[from] MessageError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
 }
 
 /// The task of one session.
@@ -316,9 +318,9 @@ impl Driver {
         }
         for message in send {
             let (frame, tag) = match &message {
-                Sent::Call(call) => (frame(call), Some(call.tag)),
-                Sent::News(news) => (frame(news), None),
-                Sent::Subscribe(subscribe) => (frame(subscribe), None),
+                Sent::Call(call) => (to_frame(call), Some(call.tag)),
+                Sent::News(news) => (to_frame(news), None),
+                Sent::Subscribe(subscribe) => (to_frame(subscribe), None),
             };
             match (frame, tag) {
                 (Ok(frame), _) => {
@@ -339,14 +341,10 @@ impl Driver {
     }
 }
 
-fn frame<M: Message>(message: &M) -> Result<Frame, FrameError> {
-    Frame::new(message, Payload::none())
-}
-
 fn read_frame(attempt: Attempt, frame: &Frame) -> Result<Event, Unreadable> {
-    match frame.kind() {
-        MonAnswer::KIND => Ok(Event::Answer(attempt, frame.message()?)),
-        MonPublication::KIND => Ok(Event::Publication(attempt, frame.message::<MonPublication>()?.0)),
+    match kind_of(frame)? {
+        MonAnswer::KIND => Ok(Event::Answer(attempt, from_frame(frame)?)),
+        MonPublication::KIND => Ok(Event::Publication(attempt, from_frame::<MonPublication>(frame)?.0)),
         other => Err(Unreadable::Kind(other)),
     }
 }
