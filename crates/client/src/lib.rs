@@ -16,6 +16,8 @@ pub mod core;
 mod driver;
 mod error;
 pub mod image;
+#[cfg(test)]
+mod fixture;
 mod io;
 pub mod objects;
 
