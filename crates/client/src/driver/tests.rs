@@ -1,1 +1,0 @@
-//! The driver against OSDs that are not.
