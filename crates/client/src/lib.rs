@@ -15,9 +15,9 @@ mod client;
 pub mod core;
 mod driver;
 mod error;
-pub mod image;
 #[cfg(test)]
 mod fixture;
+pub mod image;
 mod io;
 pub mod objects;
 

@@ -93,7 +93,9 @@ fn a_client_finds_pools_and_shuts_others_out() {
         let task = tokio::spawn(async move { cairn_client::objects::stat(&waiting, "x").await });
         let epoch = pool.blocklist(other.addr(), BLOCKLIST_DURATION).await.unwrap();
         let map = client.map().unwrap();
-        assert!(map.epoch >= epoch && map.is_blocklisted(&other.addr()) && !map.is_blocklisted(&client.addr()));
+        assert!(
+            map.epoch >= epoch && map.is_blocklisted(&other.addr()) && !map.is_blocklisted(&client.addr())
+        );
         // No OSD serves it, so that it would wait for ever.
         let error = task.await.unwrap().unwrap_err();
         assert!(error.to_string().contains("is in the blocklist"), "{error}");
@@ -109,6 +111,9 @@ fn without_a_monitor_there_is_a_sentence() {
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let wrong = ClientOptions { monitors: vec![nobody], ..monitor.options() };
         let error = Client::connect(&wrong).await.err().unwrap().to_string();
-        assert!(error.starts_with(&format!("no monitor answers at {nobody}: is the cluster running?")), "{error}");
+        assert!(
+            error.starts_with(&format!("no monitor answers at {nobody}: is the cluster running?")),
+            "{error}"
+        );
     });
 }
