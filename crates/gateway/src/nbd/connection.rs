@@ -396,7 +396,7 @@ async fn execute<D: BlockDevice>(device: &D, command: Command, data: Bytes) -> A
     };
     match command {
         Command::Nothing | Command::Disconnect => Answer::Done,
-        Command::Read { offset, len_bytes, .. } => match device.read(offset, len_bytes).await {
+        Command::Read { offset, len_bytes } => match device.read(offset, len_bytes).await {
             Ok(segments) => Answer::Data(segments),
             Err(error) => Answer::Failed(Failure::of(&error, false)),
         },

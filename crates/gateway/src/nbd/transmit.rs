@@ -74,14 +74,12 @@ impl Request {
 pub enum Command {
     /// Nothing: an empty range, or a hint.
     Nothing,
-    /// Read; in one piece with `whole`.
+    /// Read.
     Read {
         /// Where.
         offset: u64,
         /// How much, at least 1.
         len_bytes: u32,
-        /// At most one chunk of content in the reply.
-        whole: bool,
     },
     /// Write the data that follows.
     Write {
@@ -204,7 +202,7 @@ impl Session {
                 if len_bytes == 0 {
                     return Ok(Command::Nothing);
                 }
-                Ok(Command::Read { offset, len_bytes, whole: flags & command_flag::DF != 0 })
+                Ok(Command::Read { offset, len_bytes })
             }
             command::WRITE => {
                 self.change(request, Errno::NoSpc)?;

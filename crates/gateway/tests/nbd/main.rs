@@ -1,0 +1,5 @@
+//! The NBD server, over real sockets.
+
+mod protocol;
+mod support;
+mod tools;
