@@ -13,6 +13,7 @@ mod mon_map;
 mod object;
 mod osd_map;
 mod pg_state;
+mod report;
 mod text;
 mod time;
 mod weight;
@@ -30,5 +31,6 @@ pub use osd_map::{
     PoolFlags, Ratio, Ratios,
 };
 pub use pg_state::{ParsePgStateError, PgState};
+pub use report::{LATENCY_CLASSES, Latencies, OsdCounters, OsdReport, PgReport};
 pub use time::Timestamp;
 pub use weight::Weight;
