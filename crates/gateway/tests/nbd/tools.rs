@@ -164,6 +164,7 @@ fn fio_verifies_every_block_at_depth_over_several_jobs() {
             "--size=48m",
             "--fsync=64",
             "--verify=crc32c",
+            "--verify_state_save=0",
             "--verify_fatal=1",
             "--randrepeat=1",
             "--output-format=json",
