@@ -6,6 +6,7 @@ use crate::log::{LogEntry, LogSegment};
 use crate::missing::MissingItem;
 use crate::version::{ObjectKey, Position, Version};
 use cairn_types::{Epoch, OsdId};
+use cairn_wire::Lane;
 
 /// A message and the map epoch its sender had. The receiver drops it if its own interval began
 /// later, and keeps it until its map has caught up if it is behind.
@@ -85,4 +86,18 @@ pub enum Body {
     LeaseGrant { seq: u64 },
     /// Primary to a stray, when everything is clean: your copy is not needed any more.
     RemoveCopy,
+}
+
+impl Body {
+    /// The lane it travels on. Each lane keeps its order; between the two nothing is ordered, and nothing needs to be:
+    /// a pull or push begins when the copies have said that they are active, no change of its object is made until it
+    /// is answered, and what ends it (activation, progress of a backfill, removal) is said after the answer.
+    pub fn lane(&self) -> Lane {
+        match self {
+            Body::Pull { .. } | Body::PullFailed { .. } | Body::Push { .. } | Body::PushReply { .. } => {
+                Lane::Recovery
+            }
+            _ => Lane::Client,
+        }
+    }
 }

@@ -117,7 +117,8 @@ pub struct World {
     requests: BTreeMap<u64, Request>,
     pub history: Vec<Vec<Operation>>,
     keys: Vec<ObjectKey>,
-    last_delivery: BTreeMap<(OsdId, OsdId), u64>,
+    /// By sender, receiver and lane: each lane keeps its order.
+    last_delivery: BTreeMap<(OsdId, OsdId, u8), u64>,
     /// What a cut link holds back; it arrives in order when the link is whole again.
     cut: BTreeMap<(OsdId, OsdId), Vec<Ev>>,
     next_op: u64,
@@ -490,7 +491,8 @@ impl World {
             Effect::Send { to, message } => {
                 let delay =
                     if self.rng.one_in(30) { self.rng.range(1, 80) * MS } else { self.rng.range(50, 2 * MS) };
-                let last = self.last_delivery.entry((osd, to)).or_default();
+                let lane = message.body.lane().number();
+                let last = self.last_delivery.entry((osd, to, lane)).or_default();
                 let at = (self.now + delay).max(*last + 1);
                 *last = at;
                 let to_life = self.nodes[&to].life;
