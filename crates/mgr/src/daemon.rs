@@ -223,10 +223,9 @@ impl Driver {
         };
         for effect in effects {
             match effect {
-                Effect::Beacon => self.monitors.tell(DaemonNews::MgrBeacon {
-                    name: self.mgr.name().to_owned(),
-                    addr: self.mgr.addr(),
-                }),
+                Effect::Beacon => self
+                    .monitors
+                    .tell(DaemonNews::MgrBeacon { name: self.mgr.name().to_owned(), addr: self.mgr.addr() }),
                 Effect::Digest(digest) => {
                     let mgr = self.mgr.name().to_owned();
                     self.monitors.tell(DaemonNews::Digest { mgr, digest });

@@ -94,40 +94,62 @@ impl Page {
         self.add("osd_stat_bytes", "Size of an OSD's store", seen(&|osd| bytes(osd.stat.total_bytes)));
         self.add("osd_stat_bytes_used", "Bytes in use on an OSD", seen(&|osd| bytes(osd.stat.used_bytes)));
         self.add("osd_numpg", "Placement groups on an OSD", seen(&|osd| bytes(u64::from(osd.stat.pgs))));
-        self.add("osd_slow_ops", "Operations that wait too long", seen(&|osd| {
-            bytes(u64::from(osd.stat.slow_ops))
-        }));
-        self.add("osd_op_r", "Clients' operations that read", seen(&|osd| Value::Counter(osd.counters.read_ops)));
-        self.add("osd_op_w", "Clients' operations that write", seen(&|osd| {
-            Value::Counter(osd.counters.write_ops)
-        }));
-        self.add("osd_op_r_out_bytes", "Bytes read by clients", seen(&|osd| {
-            Value::Counter(osd.counters.read_bytes)
-        }));
-        self.add("osd_op_w_in_bytes", "Bytes written by clients", seen(&|osd| {
-            Value::Counter(osd.counters.write_bytes)
-        }));
-        self.add("osd_recovery_ops", "Objects recovered", seen(&|osd| {
-            Value::Counter(osd.counters.recovered_objects)
-        }));
-        self.add("osd_recovery_bytes", "Bytes recovered", seen(&|osd| {
-            Value::Counter(osd.counters.recovered_bytes)
-        }));
-        self.add("osd_op_r_latency_seconds", "From arrival to answer, reads", seen(&|osd| {
-            histogram(&osd.counters.read_latency)
-        }));
-        self.add("osd_op_w_latency_seconds", "From arrival to answer, writes", seen(&|osd| {
-            histogram(&osd.counters.write_latency)
-        }));
+        self.add(
+            "osd_slow_ops",
+            "Operations that wait too long",
+            seen(&|osd| bytes(u64::from(osd.stat.slow_ops))),
+        );
+        self.add(
+            "osd_op_r",
+            "Clients' operations that read",
+            seen(&|osd| Value::Counter(osd.counters.read_ops)),
+        );
+        self.add(
+            "osd_op_w",
+            "Clients' operations that write",
+            seen(&|osd| Value::Counter(osd.counters.write_ops)),
+        );
+        self.add(
+            "osd_op_r_out_bytes",
+            "Bytes read by clients",
+            seen(&|osd| Value::Counter(osd.counters.read_bytes)),
+        );
+        self.add(
+            "osd_op_w_in_bytes",
+            "Bytes written by clients",
+            seen(&|osd| Value::Counter(osd.counters.write_bytes)),
+        );
+        self.add(
+            "osd_recovery_ops",
+            "Objects recovered",
+            seen(&|osd| Value::Counter(osd.counters.recovered_objects)),
+        );
+        self.add(
+            "osd_recovery_bytes",
+            "Bytes recovered",
+            seen(&|osd| Value::Counter(osd.counters.recovered_bytes)),
+        );
+        self.add(
+            "osd_op_r_latency_seconds",
+            "From arrival to answer, reads",
+            seen(&|osd| histogram(&osd.counters.read_latency)),
+        );
+        self.add(
+            "osd_op_w_latency_seconds",
+            "From arrival to answer, writes",
+            seen(&|osd| histogram(&osd.counters.write_latency)),
+        );
         // Ceph's means, from the same sums: a write is answered when it is committed and applied.
         let mean_ms = |latency: &Latencies| match latency.count() {
             0 => 0.0,
             count => latency.sum_us as f64 / count as f64 / 1_000.0,
         };
         for name in ["osd_apply_latency_ms", "osd_commit_latency_ms"] {
-            self.add(name, "Mean time of a write since the OSD started", seen(&|osd| {
-                Value::Gauge(mean_ms(&osd.counters.write_latency))
-            }));
+            self.add(
+                name,
+                "Mean time of a write since the OSD started",
+                seen(&|osd| Value::Gauge(mean_ms(&osd.counters.write_latency))),
+            );
         }
         let sum = |of: fn(&crate::core::OsdSeen) -> u64| mgr.osds().values().map(of).sum();
         self.one("cluster_total_bytes", "Size of all stores", sum(|osd| osd.stat.total_bytes));
@@ -178,13 +200,18 @@ impl Page {
             let pools = map.pools.iter();
             pools.map(|(id, pool)| (pool_id(*id), Value::Gauge(value(pool) as f64))).collect::<Vec<_>>()
         };
-        self.add("pool_quota_bytes", "Most bytes a pool may have; 0 for no bound", quota(&|pool| pool.quota_bytes));
-        self.add("pool_quota_objects", "Most objects a pool may have; 0 for no bound", quota(&|pool| {
-            pool.quota_objects
-        }));
-        let sum = |of: fn(&cairn_types::PgCounts) -> u64| {
-            digest.pools.values().map(|pool| of(&pool.counts)).sum()
-        };
+        self.add(
+            "pool_quota_bytes",
+            "Most bytes a pool may have; 0 for no bound",
+            quota(&|pool| pool.quota_bytes),
+        );
+        self.add(
+            "pool_quota_objects",
+            "Most objects a pool may have; 0 for no bound",
+            quota(&|pool| pool.quota_objects),
+        );
+        let sum =
+            |of: fn(&cairn_types::PgCounts) -> u64| digest.pools.values().map(|pool| of(&pool.counts)).sum();
         self.one("num_objects_degraded", "Copies that are missing", sum(|counts| counts.degraded));
         self.one("num_objects_misplaced", "Copies on the wrong OSD", sum(|counts| counts.misplaced));
         self.one("num_objects_unfound", "Objects without a known copy", sum(|counts| counts.unfound));

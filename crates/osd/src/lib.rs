@@ -1,3 +1,4 @@
 //! The OSD: objects and what clients do to them, placement groups, and the daemon around them.
 
+pub mod core;
 pub mod object;
