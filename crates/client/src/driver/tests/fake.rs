@@ -66,7 +66,7 @@ impl Handler for Osds {
     fn on_frame(&self, connection: &Connection, _lane: Lane, frame: Frame) {
         let count = self.frames.fetch_add(1, Relaxed) + 1;
         let cut_after = self.cut_after.load(Relaxed);
-        if cut_after > 0 && count % cut_after == 0 {
+        if cut_after > 0 && count.is_multiple_of(cut_after) {
             return connection.abort();
         }
         if frame.kind() == NotifyAck::KIND {
