@@ -27,7 +27,6 @@ pub use transfer::{Progress, export, import};
 
 use crate::io::{Ack, Notice, ObjectIo, OpAnswer, OpError, Watch, WatchHandler};
 use bytes::Bytes;
-use cairn_types::SnapId;
 use cairn_wire::op::{Op, OpFlags, OpKind, OpOutput};
 use cairn_wire::{ErrorCode, Payload};
 use call::{Header, well_formed};
@@ -35,7 +34,6 @@ use futures_util::stream::{self, StreamExt, TryStreamExt};
 use layout::{Extent, Layout};
 use lock::{ImageLock, Subject};
 use names::{FEATURES_WRITABLE, data_object, header_object, id_object};
-use parking_lot::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
 use tokio::runtime::Handle;
@@ -509,10 +507,7 @@ struct Ears<I: ObjectIo> {
 
 impl<I: ObjectIo> Ears<I> {
     /// Lets `work` run on a task of its own, if the image is still open.
-    fn spawn<F: Future<Output = ()> + Send>(&self, work: impl FnOnce(Arc<Inner<I>>) -> F)
-    where
-        F: 'static,
-    {
+    fn spawn<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Inner<I>>) -> F) {
         if let Some(image) = self.image.upgrade() {
             drop(self.runtime.spawn(work(image)));
         }
