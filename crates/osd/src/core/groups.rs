@@ -261,15 +261,20 @@ impl Osd {
         new.into_iter().for_each(|pgid| self.make_group(pgid));
     }
 
+    /// Whether a message cannot be given to its group, or thrown away, by what is known now.
+    pub(super) fn must_wait(&self, pgid: PgId, epoch: Epoch) -> bool {
+        let is_new = epoch > self.maps.epoch() && !self.groups.contains_key(&pgid);
+        self.up_from().is_none() || self.removing.contains(&pgid) || is_new
+    }
+
     /// A message for a group.
     pub(super) fn deliver(&mut self, incoming: Incoming) {
-        let Incoming { from, pgid, message } = incoming;
-        let must_wait = self.up_from().is_none() || self.removing.contains(&pgid);
-        if !must_wait && self.groups.contains_key(&pgid) {
-            return self.tell(pgid, PgEvent::Message { from, message });
+        if self.must_wait(incoming.pgid, incoming.message.epoch) {
+            return self.held.push_back(incoming);
         }
-        if must_wait || message.epoch > self.maps.epoch() {
-            return self.held.push_back(Incoming { from, pgid, message });
+        let Incoming { from, pgid, message } = incoming;
+        if self.groups.contains_key(&pgid) {
+            return self.tell(pgid, PgEvent::Message { from, message });
         }
         // Whoever asks for an answer gets it, even if there is nothing to tell. The rest is of the past.
         let is_question = matches!(

@@ -237,7 +237,11 @@ impl Osd {
                 self.peers.on_unreachable(self.time, attempt, refused, &mut self.out);
             }
             Event::Peer { conn, message } => {
-                let has_room = self.held.len() < self.config.waiting_messages_max;
+                let waits = match &message {
+                    PeerMessage::Group { pgid, message, .. } => self.must_wait(*pgid, message.epoch),
+                    _ => false,
+                };
+                let has_room = !waits || self.held.len() < self.config.waiting_messages_max;
                 let (epoch, out) = (self.maps.epoch(), &mut self.out);
                 if let Some(incoming) = self.peers.on_message(self.time, conn, message, epoch, has_room, out)
                 {

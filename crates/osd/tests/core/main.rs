@@ -3,6 +3,7 @@
 //! `CAIRN_OSD_SEEDS=n` makes `storms` longer; `CAIRN_OSD_SEED=n CAIRN_OSD_TRACE=1 cargo test -p cairn-osd --test core
 //! one_storm -- --nocapture` shows one.
 
+mod purity;
 mod rng;
 mod store;
 mod storm;
