@@ -8,7 +8,8 @@ use cairn_mon::service::subscription::Need;
 use cairn_mon::session::{MonClient, Update, Wants};
 use cairn_net::{BindError, Config, Connection, Delivery, Endpoint, Identity, Incoming, Receive};
 use cairn_types::{EntityAddr, EntityKind, EntityName, Epoch, Health, OsdId, OsdReport, Timestamp};
-use cairn_wire::{Frame, MessageError, RefusalCode};
+use cairn_wire::handshake::RefusalCode;
+use cairn_wire::{Frame, MessageError};
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
@@ -188,7 +189,7 @@ impl Driver {
     async fn admit(&mut self, incoming: Incoming, inbox: &mpsc::Sender<Delivery>) {
         let Some(osd) = osd_of(incoming.name()) else {
             let text = format!("{} has no business with a mgr: only OSDs report to it", incoming.name());
-            return incoming.refuse(RefusalCode::WrongRole, text).await;
+            return incoming.refuse(RefusalCode::IDENTITY, text).await;
         };
         match incoming.accept(Receive::Channel(inbox.clone())).await {
             Ok(connection) => {

@@ -158,7 +158,7 @@ impl Page {
 
     fn groups(&mut self, mgr: &Mgr, map: &OsdMap, now: Now) {
         let pools = mgr.groups_by_pool(now);
-        let count = |pool, test: &dyn Fn(PgState) -> bool| {
+        let count = |pool: &cairn_types::PoolId, test: &dyn Fn(PgState) -> bool| {
             let states = pools.get(pool);
             states.map_or(0, |states| {
                 states.iter().filter(|(state, _)| test(**state)).map(|(_, count)| *count).sum::<u64>()

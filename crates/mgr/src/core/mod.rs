@@ -239,7 +239,10 @@ impl Mgr {
             (None, Some(own)) => own,
             (None, None) => return vec![Effect::AskOsdMap],
         };
-        for change in increments.iter().filter(|change| change.epoch > map.epoch) {
+        for change in increments {
+            if change.epoch <= map.epoch {
+                continue;
+            }
             match map.apply(change) {
                 Ok(next) => map = next,
                 Err(_) => {
@@ -323,4 +326,4 @@ fn due(at_ms: &mut u64, now: Now, interval_ms: u64) -> bool {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
