@@ -1,8 +1,8 @@
 //! What Prometheus reads.
 
 use super::*;
-use crate::core::tests::{active, group, mgr_map, report};
 use crate::core::Event;
+use crate::core::tests::{active, group, mgr_map, report};
 use cairn_types::{Health, HealthCheck, HealthCode, Severity, Timestamp};
 
 fn now() -> Now {

@@ -69,8 +69,7 @@ pub(crate) fn group(seed: u32, epoch: u32, state: PgState) -> PgReport {
 }
 
 pub(crate) fn report(osd: i32, write_ops: u64, pgs: Vec<PgReport>) -> Event {
-    let mut counters =
-        OsdCounters { write_ops, write_bytes: write_ops * 4096, ..OsdCounters::default() };
+    let mut counters = OsdCounters { write_ops, write_bytes: write_ops * 4096, ..OsdCounters::default() };
     (0..write_ops).for_each(|_| counters.write_latency.add(700));
     let report = OsdReport {
         osd: OsdId(osd),
@@ -184,7 +183,10 @@ fn reports_count_only_from_themselves_and_from_the_newest_run() {
         mgr.handle(now(0), by(1, &|report| report.up_from = Epoch(4))),
         Err(ReportRefused::OldRun { .. })
     ));
-    assert!(matches!(mgr.handle(now(0), by(9, &|report| report.osd = OsdId(9))), Err(ReportRefused::Unknown { .. })));
+    assert!(matches!(
+        mgr.handle(now(0), by(9, &|report| report.osd = OsdId(9))),
+        Err(ReportRefused::Unknown { .. })
+    ));
     // It has booted again, and the mgr's map is behind.
     let newer = |report: &mut OsdReport| (report.epoch, report.up_from) = (Epoch(12), Epoch(12));
     mgr.handle(now(0), by(1, &newer)).unwrap();
