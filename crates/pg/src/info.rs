@@ -2,9 +2,10 @@
 
 use crate::version::{Position, Version};
 use cairn_types::{Epoch, PgId};
+use serde::{Deserialize, Serialize};
 
 /// Facts about the group as a whole, merged from whoever knows more (RADOS `pg_history_t`).
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct History {
     /// Epoch the pool (or group) was made in.
     pub epoch_created: Epoch,
@@ -28,7 +29,7 @@ impl History {
 }
 
 /// One copy of the group (RADOS `pg_info_t`).
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct PgInfo {
     /// Which group.
     pub pgid: PgId,

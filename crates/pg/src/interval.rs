@@ -2,6 +2,7 @@
 //! same, and which of the past ones may have accepted writes.
 
 use cairn_types::{Epoch, OsdId};
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -51,7 +52,7 @@ impl PgMap {
 }
 
 /// An interval that is over.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct Interval {
     /// First epoch.
     pub first: Epoch,
@@ -68,7 +69,7 @@ pub struct Interval {
 }
 
 /// The interval that lasts.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct CurrentInterval {
     /// First epoch seen of it.
     pub first: Epoch,
@@ -141,7 +142,7 @@ impl CurrentInterval {
 }
 
 /// The intervals since the group was last clean, and the current one.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct PastIntervals {
     /// Those that are over, oldest first.
     pub closed: Vec<Interval>,

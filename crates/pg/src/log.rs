@@ -3,10 +3,11 @@
 use crate::missing::{MissingItem, MissingSet};
 use crate::version::{ObjectKey, Position, Version};
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Names one request of one client, for ever.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RequestId {
     /// Client's global id.
     pub client: u64,
@@ -17,7 +18,7 @@ pub struct RequestId {
 }
 
 /// What an entry did to its object.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum EntryKind {
     /// Made or changed it.
     Modify,
@@ -28,7 +29,7 @@ pub enum EntryKind {
 }
 
 /// One change of one object.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LogEntry {
     /// Its place in the history.
     pub version: Version,
@@ -45,7 +46,7 @@ pub struct LogEntry {
 }
 
 /// A stretch of another copy's log: everything in `(tail, head]`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LogSegment {
     /// Version just before the first entry.
     pub tail: Version,

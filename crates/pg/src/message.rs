@@ -1,4 +1,4 @@
-//! What the OSDs of a group say to each other. Plain data; the bytes are another crate's.
+//! What the OSDs of a group say to each other. Plain data; how it travels is the OSD's.
 
 use crate::blob::Blob;
 use crate::info::{History, PgInfo};
@@ -7,10 +7,11 @@ use crate::missing::MissingItem;
 use crate::version::{ObjectKey, Position, Version};
 use cairn_types::{Epoch, OsdId};
 use cairn_wire::Lane;
+use serde::{Deserialize, Serialize};
 
 /// A message and the map epoch its sender had. The receiver drops it if its own interval began
 /// later, and keeps it until its map has caught up if it is behind.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Message {
     /// Sender's map epoch.
     pub epoch: Epoch,
@@ -19,7 +20,7 @@ pub struct Message {
 }
 
 /// How long someone may still be answering reads under a lease of an earlier interval.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LeaseBound {
     /// Who; `None` when the teller restarted and no longer knows.
     pub holder: Option<OsdId>,
@@ -28,7 +29,7 @@ pub struct LeaseBound {
 }
 
 /// What is said.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "fields are described with their message")]
 pub enum Body {
     /// Primary to anyone who may have a copy: send your info.

@@ -1,10 +1,11 @@
 //! Objects the log says a copy should have and the copy has not.
 
 use crate::version::{ObjectKey, Version};
+use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One missing object.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MissingItem {
     /// Version the log asks for.
     pub need: Version,

@@ -1,6 +1,7 @@
 //! Versions, positions and local time: the orders everything else is built on.
 
 use cairn_types::{Epoch, ObjectId, SnapId};
+use serde::{Deserialize, Serialize};
 use std::cmp::Ordering;
 use std::fmt;
 use std::ops::Deref;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 /// Version of one change of the group (RADOS `eversion_t`): the map epoch its primary had, then a
 /// counter that only grows along one history. No two changes ever share a version, because an
 /// epoch has one primary and a primary never reuses a counter within an interval.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default, Serialize, Deserialize)]
 pub struct Version {
     /// Map epoch at the primary when the change was ordered.
     pub epoch: Epoch,
@@ -48,7 +49,8 @@ impl Time {
 /// An object's name, cheap to clone, ordered as objects are listed and backfilled: by placement
 /// hash with its bits reversed (so that a split of the group cuts a contiguous range), then by
 /// name, clones before the head.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Deserialize)]
+#[serde(from = "ObjectId")]
 pub struct ObjectKey(Arc<ObjectId>);
 
 impl ObjectKey {
@@ -69,6 +71,12 @@ impl ObjectKey {
 impl From<ObjectId> for ObjectKey {
     fn from(object: ObjectId) -> ObjectKey {
         ObjectKey::new(object)
+    }
+}
+
+impl Serialize for ObjectKey {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ObjectId::serialize(self, serializer)
     }
 }
 
@@ -108,7 +116,7 @@ impl fmt::Display for ObjectKey {
 
 /// A place in the order of objects; everything up to and including it. `last_backfill` is one:
 /// what lies within it is as current as log and missing set say, what lies beyond is unknown.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Debug, Serialize, Deserialize)]
 pub enum Position {
     /// Before every object.
     Min,
