@@ -32,6 +32,32 @@ type OnRead = Box<dyn FnOnce(Result<ReadData, ReadError>) + Send>;
 /// Answers by itself; what it would answer to is told by its being dropped.
 type Question = Box<dyn FnOnce(&mut Engine<FileDevice>) + Send>;
 
+/// The one who waits for the answer to a question; told that there will be none when it is dropped.
+struct Asker<F: FnOnce(Result<T, StoreError>), T> {
+    done: Option<F>,
+    answer: std::marker::PhantomData<fn(T)>,
+}
+
+impl<F: FnOnce(Result<T, StoreError>), T> Asker<F, T> {
+    fn new(done: F) -> Self {
+        Asker { done: Some(done), answer: std::marker::PhantomData }
+    }
+
+    fn tell(mut self, answer: T) {
+        if let Some(done) = self.done.take() {
+            done(Ok(answer));
+        }
+    }
+}
+
+impl<F: FnOnce(Result<T, StoreError>), T> Drop for Asker<F, T> {
+    fn drop(&mut self) {
+        if let Some(done) = self.done.take() {
+            done(Err(StoreError::Closed));
+        }
+    }
+}
+
 /// A request that was not taken in, given back.
 #[derive(Debug)]
 pub struct Rejected<T> {
@@ -229,6 +255,24 @@ impl Store {
     pub fn fetch(&self, request: ReadRequest) -> Result<ReadData, ReadError> {
         self.wait_for(|done| Request::Read(request, Box::new(move |result| drop(done.send(result)))))
             .unwrap_or_else(|error| Err(error.into()))
+    }
+
+    /// Asks the engine on its thread, waiting only while too much is under way. `done` gets the answer there, or that
+    /// the store has stopped. The question must be short: everything else waits for it. Data of objects is read by
+    /// [`Self::read`], which `done` may call.
+    ///
+    /// # Errors
+    /// When the store has stopped; `done` is told then, too.
+    pub fn query<T: 'static>(
+        &self,
+        question: impl FnOnce(&mut Engine<FileDevice>) -> T + Send + 'static,
+        done: impl FnOnce(Result<T, StoreError>) + Send + 'static,
+    ) -> Result<(), StoreError> {
+        let asker = Asker::new(done);
+        self.push(Request::Ask(Box::new(move |engine| {
+            let answer = question(engine);
+            asker.tell(answer);
+        })))
     }
 
     /// See [`Engine::stat`]. Queries see what was acknowledged before they were made, and maybe more.

@@ -150,6 +150,34 @@ fn completions_come_in_order_and_may_submit_more() {
 }
 
 #[test]
+fn a_question_is_answered_on_the_stores_thread_and_hears_of_the_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&made(&dir, 16 << 20), QueueKind::Auto);
+    make_collection(&store);
+    store.commit(write("a", 0, "content")).unwrap();
+    let (answers, received) = channel();
+    let reads = answers.clone();
+    let clone = store.clone();
+    let question = |engine: &mut Engine<_>| engine.stat(PG, &object("a")).unwrap().size;
+    store
+        .query(question, move |size| {
+            let request = ReadRequest { pg: PG, object: object("a"), offset: 0, len: size.unwrap() };
+            clone.read(request, move |read| reads.send(read.unwrap().data).unwrap()).unwrap();
+        })
+        .unwrap();
+    assert_eq!(received.recv().unwrap(), "content");
+    store.close().unwrap();
+    let refused = store.query(
+        |engine| engine.usage(),
+        move |usage| {
+            answers.send(Bytes::from(usage.unwrap_err().to_string())).unwrap();
+        },
+    );
+    assert!(matches!(refused, Err(StoreError::Closed)));
+    assert_eq!(received.recv().unwrap(), "the store is closed");
+}
+
+#[test]
 fn a_full_queue_says_so_or_waits() {
     let dir = tempfile::tempdir().unwrap();
     let path = made(&dir, 64 << 20);
