@@ -1,0 +1,43 @@
+//! A stored value: one byte of version, then the fields in the codec of the wire.
+
+use bytes::Bytes;
+use cairn_wire::CodecError;
+use cairn_wire::codec;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Version of every value so far.
+pub(super) const VERSION: u8 = 1;
+
+/// Why bytes are not the value that should be there.
+#[derive(Debug, thiserror::Error)]
+pub enum FormError {
+    /// Nothing, or a form of another version.
+    #[error("it has version {found:?}; this cairn knows {VERSION}")]
+    Version {
+        /// First byte, if there is one.
+        found: Option<u8>,
+    },
+    /// The fields do not decode.
+    #[error(transparent)]
+    Fields(#[from] CodecError),
+}
+
+/// The bytes of a value.
+///
+/// # Panics
+/// When it is longer than the codec allows, 4 MiB: what is stored was bounded where it came in.
+pub(super) fn encode<T: Serialize>(value: &T) -> Bytes {
+    let mut out = Vec::with_capacity(192);
+    out.push(VERSION);
+    codec::encode(value, &mut out).expect("bounded where it came in");
+    out.into()
+}
+
+/// A value from its bytes.
+pub(super) fn decode<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, FormError> {
+    match bytes.split_first() {
+        Some((&VERSION, fields)) => Ok(codec::decode(fields)?),
+        first => Err(FormError::Version { found: first.map(|(version, _)| *version) }),
+    }
+}
