@@ -5,7 +5,7 @@ use crate::core::{Mgr, Now};
 use cairn_types::{Latencies, OsdMap, PgState};
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{DescriptorEncoder, NoLabelSet};
+use prometheus_client::encoding::{DescriptorEncoder, MetricEncoder, NoLabelSet};
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::Registry;
 use std::fmt;
@@ -33,6 +33,19 @@ enum Value {
     Gauge(f64),
     Counter(u64),
     Histogram { sum_s: f64, buckets: Vec<(f64, u64)> },
+}
+
+impl Value {
+    fn encode(&self, point: &mut MetricEncoder<'_>) -> Result<(), fmt::Error> {
+        match self {
+            Value::Gauge(value) => point.encode_gauge(value),
+            Value::Counter(value) => point.encode_counter::<NoLabelSet, _, u64>(value, None),
+            Value::Histogram { sum_s, buckets } => {
+                let count = buckets.iter().map(|(_, count)| count).sum();
+                point.encode_histogram::<NoLabelSet>(*sum_s, count, buckets, None)
+            }
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -245,14 +258,11 @@ impl Collector for Page {
             };
             let mut family = encoder.encode_descriptor(name, help, None, kind)?;
             for (labels, value) in points {
-                let mut point = family.encode_family(labels)?;
-                match value {
-                    Value::Gauge(value) => point.encode_gauge(value)?,
-                    Value::Counter(value) => point.encode_counter::<NoLabelSet, _, u64>(value, None)?,
-                    Value::Histogram { sum_s, buckets } => {
-                        let count = buckets.iter().map(|(_, count)| count).sum();
-                        point.encode_histogram::<NoLabelSet>(*sum_s, count, buckets, None)?;
-                    }
+                if labels.is_empty() {
+                    // A family of no labels would be written with empty braces.
+                    value.encode(&mut family)?;
+                } else {
+                    value.encode(&mut family.encode_family(labels)?)?;
                 }
             }
         }
