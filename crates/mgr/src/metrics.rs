@@ -244,7 +244,7 @@ fn histogram(latencies: &Latencies) -> Value {
     let count = |class: usize| latencies.classes.get(class).copied().unwrap_or(0);
     let mut buckets: Vec<(f64, u64)> =
         (0..BUCKETS).map(|class| ((1u64 << (class + 1)) as f64 / 1e6, count(class))).collect();
-    buckets.push((f64::MAX, latencies.classes.iter().skip(BUCKETS).sum()));
+    buckets.push((f64::INFINITY, latencies.classes.iter().skip(BUCKETS).sum()));
     Value::Histogram { sum_s: latencies.sum_us as f64 / 1e6, buckets }
 }
 
