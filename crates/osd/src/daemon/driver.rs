@@ -259,10 +259,11 @@ impl Shared {
                 News::Sweep(pgid, Some(transaction)) => inner.disk.commit_sweep(pgid, transaction),
                 News::Sweep(pgid, None) => inner.events.push_back(Event::GroupRemoved { pgid }),
                 News::Failed(why) => {
-                    // What came before it is durable; nothing after it is.
+                    // What came before it is durable; nothing after it is. The reason first: the core, told of it,
+                    // stops as well and knows none.
                     inner.events.push_back(Event::StoreFailed);
-                    self.run(inner);
-                    return end(inner, Err(format!("its store failed: {why}")));
+                    end(inner, Err(format!("its store failed: {why}")));
+                    return self.run(inner);
                 }
             }
         }
