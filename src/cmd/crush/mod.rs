@@ -7,7 +7,7 @@ mod map_object;
 mod test;
 mod whatif;
 
-use super::print;
+use super::{Format, print};
 use anyhow::{anyhow, bail};
 use cairn_crush::{CrushMap, Placer, tester};
 use cairn_types::Weight;
@@ -28,15 +28,6 @@ pub enum Command {
     MapObject(map_object::Args),
     /// Tell what a planned change moves, and how full each OSD gets
     Whatif(Box<whatif::Args>),
-}
-
-/// Form of the output.
-#[derive(Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub enum Format {
-    /// For people, in the form of Ceph's tools where they have one
-    Text,
-    /// For programs
-    Json,
 }
 
 /// Runs one.

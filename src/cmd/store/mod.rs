@@ -5,13 +5,13 @@ mod create;
 mod dump;
 mod fsck;
 mod info;
-mod text;
 
-use super::{ignore_broken_pipe, print};
+pub use create::random_uuid;
+
+use super::{Format, ignore_broken_pipe, print, print_json, table, text};
 use anyhow::anyhow;
 use cairn_store::StoreError;
 use cairn_store::device::file::{Access, FileMedium, OpenError};
-use std::fmt::Write;
 use std::io;
 use std::path::Path;
 use std::process::ExitCode;
@@ -27,16 +27,6 @@ pub enum Command {
     Bench(bench::Args),
 }
 
-/// Form of the output.
-#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, clap::ValueEnum)]
-enum Format {
-    /// For people
-    #[default]
-    Text,
-    /// One JSON document; sizes in bytes
-    Json,
-}
-
 /// Runs one.
 pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     let outcome = match command {
@@ -48,21 +38,6 @@ pub fn run(command: Command) -> anyhow::Result<ExitCode> {
     };
     outcome.or_else(ignore_broken_pipe)?;
     Ok(ExitCode::SUCCESS)
-}
-
-/// Prints a value as one JSON document.
-fn print_json(value: &impl serde::Serialize) -> anyhow::Result<()> {
-    print(&format!("{}\n", serde_json::to_string_pretty(value)?))
-}
-
-/// Lines of a name and what is said about it, the latter in one column.
-fn table(rows: &[(&str, String)]) -> String {
-    let width = rows.iter().map(|(name, _)| name.len()).max().unwrap_or(0) + 2;
-    let mut out = String::new();
-    for (name, value) in rows {
-        let _ = writeln!(out, "{name:<width$}{value}");
-    }
-    out
 }
 
 /// Opens a file or block device that should hold a store.

@@ -1,0 +1,49 @@
+//! `cairn mon rm`.
+
+use super::{add, parse_name};
+use crate::cmd::session::{Session, block_on, conf};
+use crate::cmd::{Context, print_line};
+use crate::local::DEFAULT_DIR;
+use cairn_conf::{ClientConf, Layout};
+use cairn_mon::service::{MonCommand, Request};
+use cairn_types::{EntityKind, EntityName, Fsid};
+use serde_json::json;
+use std::path::PathBuf;
+
+/// Take a monitor out of the cluster
+///
+/// The others go on without it. Its number is never given again, so its data is of no use any more: where it runs on
+/// this machine it is stopped and its directory removed.
+#[derive(clap::Args)]
+pub struct Args {
+    /// Its name, such as c
+    #[arg(value_parser = parse_name)]
+    name: String,
+    /// Directory of the cluster, where the monitor runs on this machine
+    #[arg(long, default_value = DEFAULT_DIR)]
+    dir: PathBuf,
+}
+
+pub fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
+    let conf = conf(context)?;
+    let name = EntityName::new(EntityKind::Mon, &args.name)?;
+    let left = block_on(async {
+        let session = Session::start(&conf).await?;
+        let command = MonCommand::Remove { name: args.name.clone() };
+        session.mon.change(Request::Mon(command)).await?;
+        session.mon_map().await
+    })?;
+    let layout = Layout::new(&args.dir);
+    if is_of(&layout, conf.fsid) {
+        let addrs = left.mons.values().flat_map(|mon| &mon.addrs);
+        layout.set_monitors(&addrs.map(|addr| addr.socket).collect::<Vec<_>>())?;
+        if layout.daemons()?.contains(&name) {
+            add::remove(&layout, &name)?;
+        }
+    }
+    print_line(context.format, &format!("{name} is removed."), &json!({"removed": args.name}))
+}
+
+fn is_of(layout: &Layout, fsid: Fsid) -> bool {
+    ClientConf::load(&layout.client_conf()).is_ok_and(|conf| conf.fsid == fsid)
+}
