@@ -6,7 +6,7 @@ use cairn_client::ObjectIo;
 use cairn_osd::daemon::{OsdError, OsdOptions};
 use cairn_wire::Payload;
 use cairn_wire::op::{OpFlags, OpKind};
-use support::{Cluster, name, test};
+use support::{Cluster, test};
 
 async fn write(pool: &impl ObjectIo, object: &str, bytes: &'static [u8]) {
     let op = OpKind::WriteFull { len: bytes.len() as u64 };
@@ -57,6 +57,7 @@ fn what_is_written_survives_the_loss_of_an_osd_and_the_stop_of_all() {
 fn what_keeps_an_osd_from_running_is_told_in_a_sentence() {
     test(async {
         let cluster = Cluster::start(1).await;
+        cluster.until_up(0).await;
         let run = |options: OsdOptions| cairn_osd::daemon::run(options, std::future::pending());
 
         let in_use = run(cluster.options(0)).await.unwrap_err();
@@ -80,6 +81,5 @@ fn what_keeps_an_osd_from_running_is_told_in_a_sentence() {
         let port = run(options).await.unwrap_err();
         assert!(matches!(port, OsdError::Bind(_)), "{port}");
         assert!(port.to_string().contains("another process has the port"), "{port}");
-        let _ = name("osd.1");
     });
 }

@@ -2,11 +2,12 @@
 
 use cairn_client::{Client, ClientOptions, Pool};
 use cairn_mon::daemon::{MonOptions, Seed};
+use cairn_mon::monitor::{Query, Reading};
 use cairn_mon::service::{Genesis, PoolCommand, Request};
 use cairn_net::{ClusterCa, Identity, Validity};
 use cairn_osd::daemon::{NewOsd, OsdError, OsdOptions, create, run};
 use cairn_store::CreateOptions;
-use cairn_types::{EntityAddr, EntityName, Fsid, Timestamp};
+use cairn_types::{EntityAddr, EntityName, Fsid, OsdId, Timestamp};
 use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
@@ -18,7 +19,7 @@ use tokio::sync::oneshot;
 /// Long enough for any honest wait on a loaded machine.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
-pub fn name(text: &str) -> EntityName {
+fn name(text: &str) -> EntityName {
     text.parse().expect("a name")
 }
 
@@ -144,6 +145,17 @@ impl Cluster {
         let options = self.options(osd);
         let process = Process::start(|stopped| run(options, async { drop(stopped.await) }));
         assert!(self.osds.insert(osd, process).is_none(), "osd.{osd} runs already");
+    }
+
+    /// Until the map has it up.
+    pub async fn until_up(&self, osd: i32) {
+        let client = self.client().await;
+        loop {
+            match client.mon().read(Query::OsdMap(None)).await.expect("a map") {
+                Reading::OsdMap(map) if map.is_up(OsdId(osd)) => return,
+                _ => tokio::time::sleep(Duration::from_millis(50)).await,
+            }
+        }
     }
 
     pub fn kill(&mut self, osd: i32) {
