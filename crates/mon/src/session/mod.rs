@@ -7,7 +7,7 @@
 //! | the handle, the connection and the clock | `client` |
 
 mod client;
-mod core;
+pub mod core;
 
 pub use client::{CALL_TIMEOUT, MonClient};
 

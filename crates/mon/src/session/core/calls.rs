@@ -25,11 +25,11 @@ const VERSION_LIFETIME: Duration = Duration::from_secs(60);
 
 /// The caller's name of a call.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(in crate::session) struct Ticket(pub u64);
+pub struct Ticket(pub u64);
 
 /// What became of a call.
 #[derive(Debug)]
-pub(in crate::session) enum Outcome {
+pub enum Outcome {
     Changed(Reply),
     Read(Box<Reading>),
     Session(u64),

@@ -21,7 +21,7 @@ use maps::Maps;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-pub(super) use calls::{Outcome, Ticket};
+pub use calls::{Outcome, Ticket};
 
 /// How long an attempt to connect may take before the next monitor is tried: many round trips and a handshake on
 /// a busy machine.
@@ -35,11 +35,11 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// The driver's name of one connection, or of the attempt to make it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
-pub(super) struct Attempt(pub u64);
+pub struct Attempt(pub u64);
 
 /// Something that happened.
 #[derive(Debug)]
-pub(super) enum Event {
+pub enum Event {
     /// The moment of [`Effects::timer`] has come, or may have.
     Tick,
     /// The connection stands.
@@ -70,7 +70,7 @@ pub(super) enum Event {
 
 /// Something to send on the connection that stands.
 #[derive(Clone, PartialEq, Debug)]
-pub(super) enum Sent {
+pub enum Sent {
     Call(MonCall),
     News(MonNews),
     Subscribe(MonSubscribe),
@@ -78,7 +78,7 @@ pub(super) enum Sent {
 
 /// What is to be done, in this order.
 #[derive(Debug, Default)]
-pub(super) struct Effects {
+pub struct Effects {
     /// End this connection, or the attempt.
     pub disconnect: Option<Attempt>,
     /// Connect there.
@@ -102,7 +102,7 @@ enum Link {
 
 /// The session.
 #[derive(Debug)]
-pub(super) struct Session {
+pub struct Session {
     now: Moment,
     monitors: Vec<SocketAddr>,
     /// Whom to try next, an index into `monitors`.
