@@ -57,7 +57,10 @@ fn run(store: &Store, seed: u32, mut extend: impl FnMut(u64, &ObjectId, &mut Tra
         extend(n, &object, &mut out);
         let done = done.clone();
         store
-            .submit(out, move |result| done.send(result.expect("it is written")).expect("waited for"))
+            .submit(out, move |result| {
+                result.expect("it is written");
+                done.send(()).expect("waited for");
+            })
             .expect("open");
     }
     for _ in 0..DEPTH {

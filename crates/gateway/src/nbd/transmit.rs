@@ -255,7 +255,7 @@ impl Session {
 
     fn in_range(&self, request: &Request, beyond: Errno) -> Result<(), Failure> {
         let unit = u64::from(self.block_min_bytes);
-        if request.offset % unit != 0 || u64::from(request.len_bytes) % unit != 0 {
+        if !request.offset.is_multiple_of(unit) || !u64::from(request.len_bytes).is_multiple_of(unit) {
             return Err(Failure::new(Errno::Inval, "the range is not aligned to the minimum block size"));
         }
         match request.offset.checked_add(u64::from(request.len_bytes)) {

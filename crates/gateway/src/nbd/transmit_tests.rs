@@ -306,7 +306,7 @@ proptest! {
             // The first byte of each descriptor is as the device said.
             let mut start = 0;
             let of = extents.iter().find(|extent| { start += extent.len_bytes; start > position }).unwrap();
-            let expected = u32::from(of.hole) * allocation::HOLE | u32::from(of.zero) * allocation::ZERO;
+            let expected = (u32::from(of.hole) * allocation::HOLE) | (u32::from(of.zero) * allocation::ZERO);
             prop_assert_eq!(status, expected);
             position += u64::from(here);
             last = Some(status);

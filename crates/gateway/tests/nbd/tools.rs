@@ -177,7 +177,7 @@ fn fio_verifies_every_block_at_depth_over_several_jobs() {
     assert!(job["write"]["io_bytes"].as_u64().unwrap() >= 48 * MIB);
     assert!(job["read"]["io_bytes"].as_u64().unwrap() > 0, "it was verified");
     assert!(served.device.inside_max.load(Ordering::SeqCst) > 8, "many requests are in flight");
-    assert!(served.device.stored_bytes() % UNIT == 0);
+    assert!(served.device.stored_bytes().is_multiple_of(UNIT));
 }
 
 #[test]

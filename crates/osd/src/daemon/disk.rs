@@ -26,7 +26,7 @@ pub enum News {
     /// Something nobody waits for is durable.
     Kept,
     /// A question is answered.
-    Queried(QueryToken, QueryAnswer),
+    Queried(QueryToken, Box<QueryAnswer>),
     /// How full it is.
     Usage(Usage),
     /// A part of a group that is gone has been swept out: go on.
@@ -270,7 +270,7 @@ fn committed(result: Result<(), TransactionError>, news: News) -> News {
 fn step(store: &Store, answering: Answering, token: QueryToken, inbox: Arc<Inbox>) {
     let next = store.clone();
     let done = move |step: Result<Result<Step, StoreError>, StoreError>| match step.and_then(|step| step) {
-        Ok(Step::Done(answer)) => inbox.put(0, News::Queried(token, answer)),
+        Ok(Step::Done(answer)) => inbox.put(0, News::Queried(token, Box::new(answer))),
         Ok(Step::Again(answering)) => self::step(&next, answering, token, inbox),
         Ok(Step::Read(reads, reading)) => read(&next, reads, reading, token, inbox),
         Err(error) => inbox.put(0, failed(error)),
@@ -306,7 +306,7 @@ fn read(
         let Some(whole) = slot.take() else { return };
         drop(slot);
         let got = whole.got.into_iter().flatten().collect();
-        let news = whole.reading.finish(got).map(|answer| News::Queried(token, answer));
+        let news = whole.reading.finish(got).map(|answer| News::Queried(token, Box::new(answer)));
         inbox.put(0, news.unwrap_or_else(failed));
     };
     let arrived = Arc::new(arrived);

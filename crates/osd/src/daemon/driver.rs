@@ -253,7 +253,9 @@ impl Shared {
             match news {
                 News::Persisted(pgid, token) => inner.events.push_back(Event::Persisted { pgid, token }),
                 News::Kept => {}
-                News::Queried(token, answer) => inner.events.push_back(Event::Queried { token, answer }),
+                News::Queried(token, answer) => {
+                    inner.events.push_back(Event::Queried { token, answer: *answer })
+                }
                 News::Usage(usage) => inner.events.push_back(Event::Usage(usage)),
                 News::Swept(pgid) => inner.disk.sweep(pgid),
                 News::Sweep(pgid, Some(transaction)) => inner.disk.commit_sweep(pgid, transaction),

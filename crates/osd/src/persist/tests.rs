@@ -157,8 +157,12 @@ fn entry(version: Version, n: u32, salt: u32) -> LogEntry {
         version,
         prior_version: Version::ZERO,
         object: object(n),
-        kind: if n % 3 == 0 { EntryKind::Delete } else { EntryKind::Modify },
-        request: (n % 2 == 0).then_some(RequestId { client: 7, incarnation: salt, tid: version.version }),
+        kind: if n.is_multiple_of(3) { EntryKind::Delete } else { EntryKind::Modify },
+        request: n.is_multiple_of(2).then_some(RequestId {
+            client: 7,
+            incarnation: salt,
+            tid: version.version,
+        }),
         result: vec![b'r'; (salt % 40) as usize].into(),
     }
 }

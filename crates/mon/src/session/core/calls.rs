@@ -30,9 +30,13 @@ pub struct Ticket(pub u64);
 /// What became of a call.
 #[derive(Debug)]
 pub enum Outcome {
+    /// The change was agreed on, and this is its answer.
     Changed(Reply),
+    /// The answer to a question.
     Read(Box<Reading>),
+    /// The number of a session that was opened.
     Session(u64),
+    /// It was refused, or nobody answered in time.
     Failed(CallError),
 }
 

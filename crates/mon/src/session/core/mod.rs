@@ -71,8 +71,11 @@ pub enum Event {
 /// Something to send on the connection that stands.
 #[derive(Clone, PartialEq, Debug)]
 pub enum Sent {
+    /// A change or a question, which is answered.
     Call(MonCall),
+    /// Something the monitors should know, which is not.
     News(MonNews),
+    /// What of the maps this process wants to be told.
     Subscribe(MonSubscribe),
 }
 
