@@ -16,6 +16,9 @@ pub struct Config {
     /// Log entries kept while a copy is absent or behind, so that it can come back by log
     /// instead of backfill. About 200 bytes each.
     pub log_max_entries: usize,
+    /// Bytes of the log, whoever needs it: a whole log has to fit into one message of 4 MiB, however long the names
+    /// are, also one that was put together from two.
+    pub log_bytes_max: usize,
     /// Operations admitted to this group and not answered, before the answer is [`crate::Reply::Busy`].
     pub max_ops: usize,
     /// Objects recovered at once, beyond those an operation waits for. The driver changes it as
@@ -37,6 +40,7 @@ impl Default for Config {
             clock_drift_permille: 20,
             log_min_entries: 3_000,
             log_max_entries: 10_000,
+            log_bytes_max: 3 << 19,
             max_ops: 1_024,
             recovery_limit: 8,
             backfill_chunk: 32,

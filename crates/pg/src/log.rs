@@ -45,6 +45,14 @@ pub struct LogEntry {
     pub result: Bytes,
 }
 
+impl LogEntry {
+    /// About the bytes it takes in a message and in the store, from above: numbers 64, then what has no fixed length.
+    fn weight_bytes(&self) -> usize {
+        let object = &self.object;
+        64 + object.namespace.len() + object.key.len() + object.name.len() + self.result.len()
+    }
+}
+
 /// A stretch of another copy's log: everything in `(tail, head]`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct LogSegment {
@@ -65,6 +73,8 @@ pub struct PgLog {
     /// Newest entry of each object that changed it.
     objects: BTreeMap<ObjectKey, Version>,
     requests: BTreeMap<RequestId, Version>,
+    /// Of all entries, [`LogEntry::weight_bytes`].
+    weight_bytes: usize,
 }
 
 /// What taking over an authoritative log does to a copy.
@@ -153,7 +163,23 @@ impl PgLog {
         assert!(entry.version > self.head, "entry {} after head {}", entry.version, self.head);
         self.head = entry.version;
         self.index(&entry);
+        self.weight_bytes += entry.weight_bytes();
         self.entries.push_back(entry);
+    }
+
+    /// Newest entry to drop so that at most `entries` of at most `bytes` together stay.
+    pub(crate) fn excess(&self, entries: usize, bytes: usize) -> Option<Version> {
+        let (mut left, mut left_bytes) = (self.entries.len(), self.weight_bytes);
+        let mut last = None;
+        for entry in &self.entries {
+            if left <= entries && left_bytes <= bytes {
+                break;
+            }
+            left -= 1;
+            left_bytes -= entry.weight_bytes();
+            last = Some(entry.version);
+        }
+        last
     }
 
     fn index(&mut self, entry: &LogEntry) {
@@ -170,6 +196,7 @@ impl PgLog {
         while self.entries.front().is_some_and(|entry| entry.version <= to) {
             let Some(entry) = self.entries.pop_front() else { break };
             self.tail = entry.version;
+            self.weight_bytes -= entry.weight_bytes();
             if self.objects.get(&entry.object) == Some(&entry.version) {
                 self.objects.remove(&entry.object);
             }
@@ -186,6 +213,7 @@ impl PgLog {
         let keep = self.entries.partition_point(|entry| entry.version <= to);
         let cut: Vec<LogEntry> = self.entries.split_off(keep).into();
         self.head = self.entries.back().map_or(self.tail, |entry| entry.version);
+        self.weight_bytes -= cut.iter().map(LogEntry::weight_bytes).sum::<usize>();
         if !cut.is_empty() {
             self.reindex();
         }
@@ -197,6 +225,7 @@ impl PgLog {
             self.head = older.last().map_or(self.head, |entry| entry.version);
         }
         for entry in older.into_iter().rev() {
+            self.weight_bytes += entry.weight_bytes();
             self.entries.push_front(entry);
         }
         self.tail = tail;
@@ -429,6 +458,25 @@ mod tests {
         let mut merged = mine;
         merged.apply_merge(&merge);
         assert_eq!(merged, auth);
+    }
+
+    #[test]
+    fn a_log_too_long_by_number_or_by_bytes_loses_its_oldest() {
+        let mut log = PgLog::default();
+        let name = "n".repeat(936);
+        for n in 1..=10 {
+            log.append(entry(&name, v(1, n), Version::ZERO, EntryKind::Modify));
+        }
+        assert_eq!(log.excess(10, 10_000), None);
+        assert_eq!(log.excess(7, 10_000), Some(v(1, 3)));
+        assert_eq!(log.excess(10, 9_999), Some(v(1, 1)));
+        assert_eq!(log.excess(9, 5_500), Some(v(1, 5)));
+        log.rewind(v(1, 8));
+        log.trim(v(1, 2));
+        assert_eq!((log.excess(6, 6_000), log.excess(6, 5_999)), (None, Some(v(1, 3))));
+        let older = vec![entry(&name, v(1, 2), Version::ZERO, EntryKind::Modify)];
+        log.prepend(v(1, 1), older);
+        assert_eq!(log.excess(7, 6_999), Some(v(1, 2)));
     }
 
     #[test]
