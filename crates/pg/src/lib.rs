@@ -174,6 +174,12 @@ impl Pg {
         self.past.current.as_ref().map_or(self.info.history.epoch_created, |current| current.first)
     }
 
+    /// Changes how long the log may be, as the store's room asks: takes effect with the next change.
+    pub fn bound_log(&mut self, min_entries: usize, max_entries: usize) {
+        self.config.log_min_entries = min_entries;
+        self.config.log_max_entries = max_entries;
+    }
+
     /// Which group.
     pub fn pgid(&self) -> PgId {
         self.info.pgid

@@ -7,6 +7,9 @@ use cairn_mon::service::timing::{BEACON_INTERVAL_MS, HEARTBEAT_GRACE_MS, HEARTBE
 pub struct Config {
     /// Of each group.
     pub pg: cairn_pg::Config,
+    /// Log entries that a group keeps at least, however little room the store's index has: requests are remembered
+    /// by them, and one client has at most 1,024 in flight.
+    pub log_entries_least: usize,
     /// Clients' operations taken in and not answered, over all groups; beyond it the answer is BUSY. A client has
     /// at most a few hundred in flight.
     pub client_ops_max: usize,
@@ -61,6 +64,7 @@ impl Default for Config {
     fn default() -> Config {
         Config {
             pg: cairn_pg::Config::default(),
+            log_entries_least: 1_024,
             client_ops_max: 8_192,
             client_bytes_max: 512 << 20,
             waiting_for_map_max: 1_024,

@@ -28,6 +28,8 @@ pub struct Usage {
     pub total_bytes: u64,
     /// Bytes in use.
     pub used_bytes: u64,
+    /// Log entries that all groups together may keep: what its index has room for.
+    pub log_entries_max: u64,
 }
 
 /// What a start begins with: what the store has, and where this run is reached.

@@ -5,7 +5,7 @@ use super::execute::Asked;
 use super::group::Group;
 use super::maps::View;
 use super::peers::Incoming;
-use super::{Effect, Osd};
+use super::{Config, Effect, Osd};
 use cairn_pg::{Body, Effect as PgEffect, Event as PgEvent, MonitorRequest, PersistedPg, Pg, Reply, Timer};
 use cairn_types::{Epoch, OsdFlag, OsdId, PgId};
 use std::collections::{BTreeSet, VecDeque};
@@ -119,6 +119,24 @@ impl Osd {
         true
     }
 
+    /// Bounds every group's log so that all together find room in the store.
+    pub(super) fn share_log_room(&mut self) {
+        let Config { pg: wanted, log_entries_least, .. } = self.config;
+        let share = self.usage.log_entries_max / (self.groups.len() as u64).max(1);
+        let share = usize::try_from(share).unwrap_or(usize::MAX).max(log_entries_least);
+        let bounds = (wanted.log_min_entries.min(share), wanted.log_max_entries.min(share));
+        if self.log_bounds != bounds {
+            self.log_bounds = bounds;
+            self.groups.values_mut().for_each(|group| group.pg.bound_log(bounds.0, bounds.1));
+        }
+    }
+
+    /// Settings of a group that begins now.
+    fn group_config(&self) -> cairn_pg::Config {
+        let (log_min_entries, log_max_entries) = self.log_bounds;
+        cairn_pg::Config { log_min_entries, log_max_entries, ..self.config.pg }
+    }
+
     /// Whatever is due.
     pub(super) fn tick_groups(&mut self) {
         while let Some(&(at, pgid, timer)) = self.group_timer_queue.first()
@@ -134,10 +152,11 @@ impl Osd {
     pub(super) fn load_groups(&mut self, groups: Vec<PersistedPg>) {
         for persisted in groups {
             let pgid = persisted.info.pgid;
-            let pg = Pg::load(self.time, self.whoami(), persisted, self.config.pg);
+            let pg = Pg::load(self.time, self.whoami(), persisted, self.group_config());
             self.groups.insert(pgid, Group::new(pg));
             self.catch_up(pgid);
         }
+        self.share_log_room();
         self.remove_groups_without_pool();
     }
 
@@ -156,8 +175,9 @@ impl Osd {
     fn make_group(&mut self, pgid: PgId) {
         let Some(born) = self.superblock.born else { return };
         let created = self.maps.pool_created(pgid.pool);
-        let pg = Pg::new(self.whoami(), pgid, created, born, self.config.pg);
+        let pg = Pg::new(self.whoami(), pgid, created, born, self.group_config());
         self.groups.insert(pgid, Group::new(pg));
+        self.share_log_room();
         self.catch_up(pgid);
         self.tell(pgid, PgEvent::ActOnMap);
         // Those that came for it and had to wait are older than what comes from now on.

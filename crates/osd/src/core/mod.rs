@@ -102,6 +102,8 @@ pub struct Osd {
     places: Places,
 
     groups: BTreeMap<PgId, Group>,
+    /// Least and most entries of each group's log.
+    log_bounds: (usize, usize),
     removing: BTreeSet<PgId>,
     /// What groups are told, in order.
     todo: VecDeque<(PgId, PgEvent)>,
@@ -164,6 +166,7 @@ impl Osd {
             placed: None,
             places: Places::new(),
             groups: BTreeMap::new(),
+            log_bounds: (config.log_entries_least, config.log_entries_least),
             removing: removing.into_iter().collect(),
             todo: VecDeque::new(),
             group_effects: Vec::new(),
@@ -257,7 +260,10 @@ impl Osd {
             }
             Event::GroupRemoved { pgid } => self.group_removed(pgid),
             Event::Queried { token, answer } => self.queried(token, answer),
-            Event::Usage(usage) => self.usage = usage,
+            Event::Usage(usage) => {
+                self.usage = usage;
+                self.share_log_room();
+            }
             Event::StoreFailed => self.stop(StopReason::StoreFailed),
             Event::Stop => self.begin_stop(),
         }

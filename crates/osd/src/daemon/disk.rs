@@ -81,8 +81,29 @@ pub struct Disk {
     waiting: VecDeque<(usize, Job)>,
 }
 
+/// Of the store's index, what groups' logs may take, in percent. The rest is for the objects.
+const LOGS_SHARE_PERCENT: u64 = 60;
+/// A log entry in the index: measured between 230 and 290 bytes with the names of images' objects.
+const LOG_ENTRY_BYTES: u64 = 320;
+/// Share of the index, in percent, from which on it is what counts: a store whose index is full takes no write,
+/// however much room there is for data. Below, it says nothing about the room that people ask for. The ratio from
+/// which on monitors warn.
+const INDEX_COUNTS_PERCENT: u64 = 85;
+
+/// What the cluster is told: of data and index, the one that runs out.
 pub fn usage_of(usage: &cairn_store::Usage) -> Usage {
-    Usage { total_bytes: usage.data_bytes, used_bytes: usage.used_bytes }
+    let index_bytes = usage.index_bytes.max(1);
+    let mut used_bytes = usage.used_bytes;
+    if usage.index_used_bytes >= index_bytes / 100 * INDEX_COUNTS_PERCENT {
+        let share =
+            u128::from(usage.data_bytes) * u128::from(usage.index_used_bytes) / u128::from(index_bytes);
+        used_bytes = used_bytes.max(u64::try_from(share).unwrap_or(u64::MAX).min(usage.data_bytes));
+    }
+    Usage {
+        total_bytes: usage.data_bytes,
+        used_bytes,
+        log_entries_max: index_bytes / 100 * LOGS_SHARE_PERCENT / LOG_ENTRY_BYTES,
+    }
 }
 
 fn bytes_of(transaction: &Transaction) -> usize {
@@ -315,5 +336,28 @@ fn read(
         if let Err(error) = store.read(request, move |result| done(at, result)) {
             arrived(at, Err(error.into()));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::usage_of;
+
+    #[test]
+    fn an_index_that_runs_out_counts_as_a_store_that_runs_out() {
+        let store = |index_used_bytes| cairn_store::Usage {
+            data_bytes: 1 << 30,
+            used_bytes: 1 << 20,
+            index_used_bytes,
+            index_bytes: 40 << 20,
+            ..cairn_store::Usage::default()
+        };
+        assert_eq!(usage_of(&store(33 << 20)).used_bytes, 1 << 20);
+        let nearly_full = usage_of(&store(38 << 20));
+        assert_eq!(nearly_full.used_bytes, (1 << 30) / 20 * 19 + 3, "95 %, rounded down");
+        assert_eq!(usage_of(&store(41 << 20)).used_bytes, 1 << 30);
+        // 60 % of 40 MiB at 320 bytes each.
+        assert_eq!(nearly_full.log_entries_max, 78_643);
+        assert_eq!(usage_of(&cairn_store::Usage::default()).log_entries_max, 0);
     }
 }

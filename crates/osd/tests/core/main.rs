@@ -50,6 +50,34 @@ fn a_request_sent_again_is_done_once() {
     assert_eq!(world.read(1, "a"), (ErrorCode::OK, b"x".to_vec()));
 }
 
+/// Logs once filled the index of a small store, which ended its OSD.
+#[test]
+fn logs_of_all_groups_fit_into_the_store_also_while_a_copy_is_away() {
+    let mut world = World::new(5, 3);
+    world.config.log_entries_least = 4;
+    world.log_entries_max = 8 * 16;
+    for osd in (0..3).map(OsdId) {
+        world.start(osd);
+    }
+    assert!(world.run_until_clean(30), "{}", world.state());
+    world.kill(OsdId(2), 4);
+    for n in 0..400 {
+        world.write(1, &format!("o{}", n % 40), 0, b"again");
+    }
+    let entries = |world: &World, osd: i32| -> usize {
+        let groups = &world.nodes[&OsdId(osd)].store.durable.groups;
+        groups.values().filter_map(|group| group.meta.as_ref()).map(|meta| meta.log.len()).sum()
+    };
+    for osd in 0..2 {
+        let kept = entries(&world, osd);
+        assert!((8 * 8..=8 * 17).contains(&kept), "osd.{osd} keeps {kept} entries");
+    }
+    // What the log no longer tells is found by comparing the copies.
+    world.start(OsdId(2));
+    assert!(world.run_until_clean(60), "{}", world.state());
+    world.check_copies();
+}
+
 #[test]
 fn blind_writes_follow_one_another_without_waiting() {
     let mut world = World::started(3, 3);

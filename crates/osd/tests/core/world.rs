@@ -131,6 +131,8 @@ pub struct World {
     pub calls: BTreeMap<u64, Call>,
     pub heard: Vec<(u64, ConnId, WatchEvent)>,
     pub config: Config,
+    /// What every store's index has room for.
+    pub log_entries_max: u64,
     pub digest: u64,
     pub oldest: Epoch,
     trace: bool,
@@ -220,6 +222,7 @@ impl World {
             calls: BTreeMap::new(),
             heard: Vec::new(),
             config: Config { full_map_interval: 4, ..Config::default() },
+            log_entries_max: 1 << 20,
             digest: 0xcbf2_9ce4_8422_2325,
             oldest: Epoch(1),
             trace: std::env::var_os("CAIRN_OSD_TRACE").is_some(),
@@ -309,7 +312,7 @@ impl World {
             removing: Vec::new(),
             public: addr(7000 + osd.0 as u16, life),
             cluster: addr(8000 + osd.0 as u16, life),
-            usage: Usage { total_bytes: 1 << 40, used_bytes: 1 << 30 },
+            usage: Usage { total_bytes: 1 << 40, used_bytes: 1 << 30, log_entries_max: self.log_entries_max },
         };
         let core = Osd::new(now, setup, config).expect("stored maps are good");
         node.osd = Some(core);

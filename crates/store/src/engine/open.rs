@@ -30,6 +30,11 @@ const LOG_SHARE: u64 = 16;
 /// The index region is this share (1 / n) of the device. An object of 4 MiB whose every block stands alone
 /// takes 14 KiB of entries, 0.35 %; see [`crate::limits::INDEX_FILL_SHARE`] for the rest.
 const INDEX_SHARE: u64 = 32;
+/// On a small device the index region is this share, up to [`INDEX_BYTES_SMALL`]: entries that do not grow with the
+/// device, such as the logs of its groups, need room there too.
+const INDEX_SHARE_SMALL: u64 = 8;
+/// See [`INDEX_SHARE_SMALL`].
+const INDEX_BYTES_SMALL: u64 = 256 << 20;
 /// Least index region where none is asked for.
 const INDEX_BYTES_MIN: u64 = 4 << 20;
 /// Least index region at all: the index library begins with more than 1 MiB.
@@ -92,7 +97,11 @@ fn layout(device: &dyn BlockingDevice, options: &CreateOptions) -> Result<Superb
             log_lengths().rfind(|len| *len <= share).or(log_lengths().next()).unwrap_or(LOG_BYTES_DEFAULT)
         }
     };
-    let index_bytes = options.index_bytes.unwrap_or((device_bytes / INDEX_SHARE).max(INDEX_BYTES_MIN));
+    let index_bytes = options.index_bytes.unwrap_or(
+        (device_bytes / INDEX_SHARE)
+            .max((device_bytes / INDEX_SHARE_SMALL).min(INDEX_BYTES_SMALL))
+            .max(INDEX_BYTES_MIN),
+    );
     let index_bytes = index_bytes.next_multiple_of(BLOCK_BYTES);
     if index_bytes < INDEX_BYTES_LEAST {
         return Err(too_small("the index region is too small", index_bytes, INDEX_BYTES_LEAST));
