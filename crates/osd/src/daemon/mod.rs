@@ -26,16 +26,22 @@ use crate::persist::{PersistError, load_host};
 use cairn_mon::service::subscription::Need;
 use cairn_mon::session::{MonClient, Wants};
 use cairn_net::{BindError, Endpoint, Identity};
-use cairn_store::device::file::QueueKind;
+use cairn_store::device::file::{OpenError, QueueKind};
 use cairn_store::{OpenOptions, Store, StoreError};
 use cairn_types::{EntityAddr, EntityName, Epoch, Fsid, OsdId};
 use driver::{Driver, Parts};
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
+
+/// How long a start waits for a store that another process has. The kernel lets go of the files of a killed process
+/// only when the last request of its ring has ended, which is after the process is gone.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
+/// How often it looks again.
+const LOCK_RETRY: Duration = Duration::from_millis(20);
 
 /// How long an OSD that stops gives its connections to end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
@@ -141,7 +147,7 @@ pub async fn run(options: OsdOptions, stop: impl Future<Output = ()>) -> Result<
     let whoami = name.osd_id().ok_or_else(|| OsdError::NotAnOsd { name: name.clone() })?;
     open.cluster = Some(identity.fsid().0);
     let store_error = |source| OsdError::Store { path: path.clone(), source };
-    let store = Store::open(&path, &open, QueueKind::Auto).map_err(store_error)?;
+    let store = open_when_free(&path, &open).await.map_err(store_error)?;
     let (host, usage) = load(&store).await.map_err(store_error)?;
     let host = host.map_err(|source| OsdError::Contents { path: path.clone(), source })?;
     let superblock = host.superblock;
@@ -202,6 +208,21 @@ pub async fn run(options: OsdOptions, stop: impl Future<Output = ()>) -> Result<
     match (result, closed) {
         (Ok(()), Ok(Err(source))) => Err(OsdError::Store { path, source }),
         (result, _) => result,
+    }
+}
+
+/// Opens the store, which the run before may hold for a moment after its end.
+async fn open_when_free(path: &Path, open: &OpenOptions) -> Result<Store, StoreError> {
+    let began = Instant::now();
+    loop {
+        match Store::open(path, open, QueueKind::Auto) {
+            Err(StoreError::Open(error))
+                if matches!(*error, OpenError::InUse(_)) && began.elapsed() < LOCK_TIMEOUT =>
+            {
+                tokio::time::sleep(LOCK_RETRY).await;
+            }
+            opened => return opened,
+        }
     }
 }
 
