@@ -45,7 +45,7 @@ pub use version::{ObjectKey, Position, Time, Version};
 use backfill::Backfill;
 use cairn_types::{Epoch, OsdId, PgId};
 use ops::Ops;
-use peering::Peering;
+use peering::{Peering, unsettled};
 use read_lease::Leases;
 use recovery::Recovery;
 use replicate::Replication;
@@ -468,7 +468,7 @@ impl Pg {
             peering: self.state.is_peering() && !matches!(self.state, State::Down | State::Incomplete),
             down: self.state == State::Down,
             incomplete: self.state == State::Incomplete,
-            clean: active && degraded == 0 && !backfill && !undersized && map.acting == map.up,
+            clean: active && degraded == 0 && !backfill && !undersized && unsettled(map).is_none(),
             undersized,
             degraded: undersized || degraded > 0,
             remapped: map.acting != map.up,

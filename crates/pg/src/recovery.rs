@@ -6,6 +6,7 @@ use crate::effect::{Effect, MonitorRequest};
 use crate::event::{ListRange, ReadToken};
 use crate::message::Body;
 use crate::missing::MissingItem;
+use crate::peering::unsettled;
 use crate::version::{ObjectKey, Position, Version};
 use crate::{Draft, Pg, State, StoreChange, Then};
 use cairn_types::OsdId;
@@ -330,15 +331,16 @@ impl Pg {
         });
     }
 
-    /// When everything is recovered: give the acting set back to CRUSH, or call it clean.
+    /// When everything is recovered: give the acting set back to CRUSH as far as CRUSH has `size` OSDs, or call
+    /// it clean.
     pub(crate) fn finish_recovery(&mut self) {
         if self.state != State::Active || !self.is_recovered() || self.peering.has_backfill_targets() {
             return;
         }
         let Some(map) = &self.map else { return };
-        if map.acting != map.up {
+        if let Some(pg_temp) = unsettled(map) {
             if !self.has_wish() {
-                self.wish(MonitorRequest::PgTemp(Vec::new()));
+                self.wish(MonitorRequest::PgTemp(pg_temp));
             }
             return;
         }

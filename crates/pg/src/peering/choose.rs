@@ -77,6 +77,40 @@ pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap) -> Option<Ch
     Some(Choice { auth, acting, backfill, max_started })
 }
 
+/// The acting set that is wanted once every member of the up set and of the acting set is whole: the up set, and
+/// while that is short of `size`, members of the acting set besides.
+///
+/// [`choose`] comes to the same then. If the two differed, a group whose up set is too small would be given
+/// back to CRUSH when recovered and taken away again by the next peering, for ever.
+fn settled(map: &PgMap) -> Vec<OsdId> {
+    let mut acting: Vec<OsdId> = map.up_primary.into_iter().collect();
+    for osd in &map.up {
+        if !acting.contains(osd) {
+            acting.push(*osd);
+        }
+    }
+    for osd in map.primary.iter().chain(&map.acting) {
+        if acting.len() >= map.size {
+            break;
+        }
+        if !acting.contains(osd) {
+            acting.push(*osd);
+        }
+    }
+    acting
+}
+
+/// What PG temp should be once all members are whole (nothing: the acting set is the up set), if it is not that.
+pub(crate) fn unsettled(map: &PgMap) -> Option<Vec<OsdId>> {
+    let wanted = settled(map);
+    let primary = wanted.first().copied();
+    if same_members(&wanted, primary, &map.up, map.up_primary) {
+        (map.acting != map.up).then(Vec::new)
+    } else {
+        (!same_members(&wanted, primary, &map.acting, map.primary)).then_some(wanted)
+    }
+}
+
 /// Whether two acting sets are the same but for the order of the replicas.
 pub(crate) fn same_members(
     a: &[OsdId],
@@ -138,6 +172,27 @@ mod tests {
         let infos = [(3, info(0, 0, 0)), (1, info(5, 20, 9)), (2, info(5, 20, 9))];
         let choice = decide(&infos, &map(&[3, 1, 2], &[3, 1, 2])).unwrap();
         assert_eq!((choice.acting, choice.backfill), (vec![OsdId(1), OsdId(2)], vec![OsdId(3)]));
+    }
+
+    #[test]
+    fn what_is_settled_is_what_peering_chooses_when_all_are_whole() {
+        for (up, acting) in [
+            (&[1, 2, 0][..], &[1, 2, 0][..]),
+            (&[1, 2], &[1, 2, 0]),
+            (&[3, 1], &[1, 2, 0]),
+            (&[], &[1, 2]),
+            (&[4, 5, 6], &[1, 2, 3]),
+        ] {
+            let map = map(up, acting);
+            let infos: Vec<(i32, PgInfo)> = (0..7).map(|osd| (osd, info(5, 20, 9))).collect();
+            let wanted = settled(&map);
+            assert_eq!(
+                decide(&infos, &map).unwrap().acting[..wanted.len()],
+                wanted,
+                "up {up:?} acting {acting:?}"
+            );
+            assert_eq!(unsettled(&map).is_none(), wanted == map.acting);
+        }
     }
 
     #[test]

@@ -19,6 +19,7 @@ use crate::state::State;
 use crate::version::{Position, Time};
 use crate::{Draft, Pg, StoreChange};
 use cairn_types::{Epoch, OsdId};
+pub(crate) use choose::unsettled;
 use choose::{Choice, choose, same_members};
 use prior::{PriorSet, without_witness};
 use std::collections::{BTreeMap, BTreeSet};

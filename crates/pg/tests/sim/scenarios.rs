@@ -266,3 +266,21 @@ fn min_size_raised_and_lowered_again_loses_nothing() {
     assert!(world.run_while(5 * SECOND, |world| world.answer(waits).is_some()), "{}", world.state());
     becomes_clean(&mut world);
 }
+
+#[test]
+fn an_up_set_that_is_too_small_keeps_who_is_needed_and_comes_to_rest() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    world.authority.set_out(replicas(&world)[1], true);
+    world.publish_maps();
+    world.run_until(world.now + 2 * SECOND);
+    let (map, rests_at) = (world.authority.latest().clone(), world.authority.epoch());
+    assert_eq!((map.up.len(), map.acting.len()), (2, 3));
+    assert_eq!(world.state(), "active+clean+remapped");
+    // Nobody asks the monitors for anything any more.
+    world.run_until(world.now + 5 * SECOND);
+    assert_eq!(world.authority.epoch(), rests_at);
+    world.authority.all_in();
+    becomes_clean(&mut world);
+    assert_eq!(world.authority.latest().acting, world.authority.latest().up);
+}
