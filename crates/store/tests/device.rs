@@ -299,6 +299,29 @@ fn a_discard_gives_space_back() {
     assert_eq!(std::fs::metadata(&path).expect("stat").len(), LEN);
 }
 
+#[test]
+fn pieces_written_together_are_all_there_or_the_error_is_told() {
+    let dir = tempfile::tempdir_in(on_disk()).expect("temporary directory");
+    let file: Arc<dyn BlockingDevice> = FileMedium::create(&dir.path().join("disk"), LEN).expect("create");
+    let simulated = SimDevice::new(LEN, SimOptions::default()).handle().blocking();
+    for medium in [file, simulated] {
+        // More pieces than are written at once, some of several blocks.
+        let mut pieces: Vec<(u64, Vec<u8>)> = (0..100)
+            .map(|piece| (piece * 64 * 1024, pattern(4096 * (1 + piece as usize % 3), piece).to_vec()))
+            .collect();
+        medium.write_each(&pieces).expect("write");
+        for (offset, data) in &pieces {
+            let mut found = vec![0; data.len()];
+            medium.read_at(*offset, &mut found).expect("read");
+            assert!(found == *data, "{offset}");
+        }
+        pieces.insert(50, (LEN, vec![0; 4096]));
+        let error = medium.write_each(&pieces).expect_err("past the end");
+        assert_eq!(error.kind(), io::ErrorKind::WriteZero);
+        medium.write_each(&[]).expect("nothing");
+    }
+}
+
 /// The kernel keeps a ring's file open for a while after the ring is closed.
 #[test]
 fn a_closed_device_can_be_opened_at_once() {

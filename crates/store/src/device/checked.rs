@@ -22,10 +22,12 @@
 //! within its first sector: it is held back until the head with its new checksum beside the old one is
 //! stable, and after a cut it has one or the other.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::BlockingDevice;
+use bytes::Bytes;
 
 /// The unit of a checksum: the index library's page.
 const BLOCK: u64 = 4096;
@@ -34,6 +36,10 @@ const SECTOR: u64 = 512;
 /// The rest of a sector of the table is its own checksum.
 const ENTRIES_PER_SECTOR: u64 = SECTOR / 4 - 1;
 const ENTRIES_PER_BLOCK: u64 = BLOCK / SECTOR * ENTRIES_PER_SECTOR;
+/// Written blocks kept back to be written together, several at once and neighbours as one.
+const HELD_BLOCKS_MAX: usize = 2048;
+/// Longest write that neighbours are joined to.
+const JOINED_BYTES_MAX: usize = 256 << 10;
 const MAGIC: &[u8; 8] = b"cairnidx";
 const VERSION: u32 = 1;
 /// Bytes of the head that mean something; all within one sector.
@@ -58,6 +64,8 @@ struct State {
     table: Vec<u32>,
     /// Blocks of the table that are ahead of the device.
     dirty: Vec<bool>,
+    /// Blocks but 0 that the device does not have yet. It gets them before a sync ends.
+    held: BTreeMap<u64, Bytes>,
     /// Block 0 as last written, when the device does not have it yet.
     first: Option<Box<[u8; BLOCK as usize]>>,
     /// Checksum of block 0 on the device.
@@ -90,6 +98,7 @@ impl CheckedRegion {
                 len_bytes: 0,
                 table: vec![0; data_blocks as usize],
                 dirty: vec![false; table_blocks as usize],
+                held: BTreeMap::new(),
                 first: None,
                 first_stable: 0,
             }),
@@ -156,6 +165,7 @@ impl CheckedRegion {
             len_bytes: len,
             table,
             dirty: vec![false; table_blocks as usize],
+            held: BTreeMap::new(),
             first: None,
             first_stable,
         };
@@ -183,12 +193,20 @@ impl CheckedRegion {
         let count = out.len() as u64 / BLOCK;
         let state = self.lock();
         let mut expected = state.table[first as usize..(first + count) as usize].to_vec();
-        let held = if first == 0 { state.first.clone() } else { None };
+        let held_first = if first == 0 { state.first.clone() } else { None };
+        let held: Vec<(u64, Bytes)> =
+            state.held.range(first..first + count).map(|(block, bytes)| (*block, bytes.clone())).collect();
         drop(state);
-        self.device.read_at(self.position(first), out)?;
-        if let Some(held) = held {
+        if (held.len() as u64) < count {
+            self.device.read_at(self.position(first), out)?;
+        }
+        if let Some(held) = held_first {
             out[..BLOCK as usize].copy_from_slice(&held[..]);
             expected[0] = checksum(&held[..]);
+        }
+        for (block, bytes) in held {
+            let at = ((block - first) * BLOCK) as usize;
+            out[at..at + BLOCK as usize].copy_from_slice(&bytes);
         }
         for (index, (bytes, expected)) in out.chunks_exact(BLOCK as usize).zip(&expected).enumerate() {
             let found = checksum(bytes);
@@ -203,22 +221,47 @@ impl CheckedRegion {
         Ok(())
     }
 
-    /// Brings the table and the head, then block 0 to the medium.
-    fn write_tables(
+    /// Brings what is held back, the table and the head, then block 0 to the medium.
+    fn write_out(
         &self,
         indices: &[usize],
-        blocks: &[Vec<u8>],
-        head: &[u8],
+        blocks: Vec<Vec<u8>>,
+        head: Vec<u8>,
         first: Option<&[u8; BLOCK as usize]>,
     ) -> io::Result<()> {
-        for (index, bytes) in indices.iter().zip(blocks) {
-            self.device.write_at(self.start + (1 + *index as u64) * BLOCK, bytes)?;
-        }
-        self.device.write_at(self.start, head)?;
+        let places = indices.iter().map(|index| self.start + (1 + *index as u64) * BLOCK);
+        let mut pieces: Vec<(u64, Vec<u8>)> = places.zip(blocks).collect();
+        pieces.push((self.start, head));
+        self.write_held(pieces)?;
         self.device.sync()?;
         if let Some(first) = first {
             self.device.write_at(self.position(0), first)?;
             self.device.sync()?;
+        }
+        Ok(())
+    }
+
+    /// Writes what is held back, and other pieces with it. By whoever holds `syncing`.
+    fn write_held(&self, mut pieces: Vec<(u64, Vec<u8>)>) -> io::Result<()> {
+        let held: Vec<(u64, Bytes)> =
+            self.lock().held.iter().map(|(block, bytes)| (*block, bytes.clone())).collect();
+        let mut next = None;
+        for (block, bytes) in &held {
+            match pieces.last_mut() {
+                Some((_, joined)) if next == Some(*block) && joined.len() < JOINED_BYTES_MAX => {
+                    joined.extend_from_slice(bytes);
+                }
+                _ => pieces.push((self.position(*block), bytes.to_vec())),
+            }
+            next = Some(block + 1);
+        }
+        self.device.write_each(&pieces)?;
+        let mut state = self.lock();
+        for (block, bytes) in held {
+            // Unless it was written anew meanwhile.
+            if state.held.get(&block).is_some_and(|now| now.as_ptr() == bytes.as_ptr()) {
+                state.held.remove(&block);
+            }
         }
         Ok(())
     }
@@ -249,8 +292,16 @@ impl CheckedRegion {
         } else {
             (first, data)
         };
+        for (block, bytes) in (first..).zip(data.chunks_exact(BLOCK as usize)) {
+            state.held.insert(block, Bytes::copy_from_slice(bytes));
+        }
+        let is_full = state.held.len() >= HELD_BLOCKS_MAX;
         drop(state);
-        if data.is_empty() { Ok(()) } else { self.device.write_at(self.position(first), data) }
+        if !is_full {
+            return Ok(());
+        }
+        let _one_at_a_time = self.syncing.lock().unwrap_or_else(PoisonError::into_inner);
+        self.write_held(Vec::new())
     }
 }
 
@@ -285,6 +336,7 @@ impl redb::StorageBackend for CheckedRegion {
         for block in from..to {
             state.table[block as usize] = 0;
             state.dirty[(block / ENTRIES_PER_BLOCK) as usize] = true;
+            state.held.remove(&block);
         }
         state.len_bytes = len;
         Ok(())
@@ -306,7 +358,7 @@ impl redb::StorageBackend for CheckedRegion {
         let head = head(state.len_bytes, state.first_stable, first);
         let held = state.first.clone();
         drop(state);
-        let result = self.write_tables(&indices, &blocks, &head, held.as_deref());
+        let result = self.write_out(&indices, blocks, head, held.as_deref());
         let mut state = self.lock();
         match result {
             Ok(()) => {
@@ -396,12 +448,12 @@ fn invalid(text: String) -> io::Error {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use redb::{Database, ReadableDatabase, ReadableTable, StorageBackend, TableDefinition};
 
     use super::*;
-    use crate::device::sim::{Cut, Image, SimDevice, SimHandle, SimOptions, SplitMix64, Walker};
+    use crate::device::sim::{
+        Cut, Fault, FaultRule, Image, OpKind, SimDevice, SimHandle, SimOptions, SplitMix64, Walker,
+    };
 
     const START: u64 = 8192;
     const LEN: u64 = 3 << 20;
@@ -500,6 +552,30 @@ mod tests {
         assert!(out == model);
         region.set_len(capacity).expect("grow");
         assert!(region.read(1 << 20, &mut [0; 10]).is_err(), "cut off");
+    }
+
+    #[test]
+    fn written_blocks_are_held_back_joined_and_read_from_memory() {
+        let handle = fresh(false);
+        let region = CheckedRegion::open(handle.blocking(), START, LEN).expect("open");
+        region.set_len(CheckedRegion::capacity_bytes(LEN)).expect("set_len");
+        let before = handle.stats();
+        for block in 1..=128_u64 {
+            region.write(block * BLOCK, &[block as u8; BLOCK as usize]).expect("write");
+        }
+        let mut out = [0; BLOCK as usize];
+        region.read(77 * BLOCK, &mut out).expect("read");
+        assert!(out == [77; BLOCK as usize]);
+        let now = handle.stats();
+        assert_eq!((now.writes, now.reads), (before.writes, before.reads), "all in memory");
+        handle.inject(FaultRule::nth(OpKind::Write, 1, Fault::Error(libc::EIO)));
+        region.sync_data().expect_err("a write fails");
+        region.read(77 * BLOCK, &mut out).expect("what is not written is kept");
+        region.sync_data().expect("sync");
+        // A table block and the head, 128 neighbours in two, block 0 not at all.
+        assert!(handle.stats().writes - now.writes <= 8, "{:?}", handle.stats());
+        region.read(77 * BLOCK, &mut out).expect("read");
+        assert!(out == [77; BLOCK as usize] && handle.stats().reads > now.reads);
     }
 
     /// After a power cut at any boundary of any commit the database is the one before or after it.

@@ -150,6 +150,15 @@ pub trait BlockingDevice: Send + Sync + fmt::Debug {
     /// The medium's; writing past its end is `WriteZero`.
     fn write_at(&self, offset: u64, data: &[u8]) -> io::Result<()>;
 
+    /// Writes pieces that do not overlap, in any order and several at once: at one after the other a checkpoint
+    /// would wait its turn, behind the data of writers, for each page of the index.
+    ///
+    /// # Errors
+    /// As [`Self::write_at`], of any of them; which of the others were written is unknown then.
+    fn write_each(&self, pieces: &[(u64, Vec<u8>)]) -> io::Result<()> {
+        pieces.iter().try_for_each(|(offset, data)| self.write_at(*offset, data))
+    }
+
     /// Makes every write that has returned durable, whichever interface wrote it.
     ///
     /// # Errors
