@@ -15,6 +15,8 @@
 
 mod checkpoint;
 mod commit;
+#[cfg(test)]
+mod fixture;
 pub(crate) mod log;
 pub(crate) mod open;
 mod query;
@@ -430,36 +432,18 @@ pub(crate) fn payload_bytes(transaction: &Transaction) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::sim::{SimDevice, SimOptions};
-    use cairn_types::{PgId, PoolId};
+    use fixture::PG;
     use std::ops::Bound;
 
     #[test]
     fn a_panic_of_the_index_stops_the_store() {
-        let device = SimDevice::new(16 << 20, SimOptions::default());
-        Engine::<SimDevice>::create(device.handle().blocking(), &CreateOptions::default()).unwrap();
-        let runner = Box::new(runner::Inline::default());
-        let mut engine = Engine::open(device, &OpenOptions::default(), runner).unwrap();
-        let pg = PgId { pool: PoolId(1), seed: 0 };
-        let object = cairn_types::ObjectId {
-            pool: pg.pool,
-            hash: 0,
-            namespace: String::new(),
-            key: String::new(),
-            name: "object".into(),
-            snap: cairn_types::SnapId::HEAD,
-        };
-        let ops = vec![Op::CreateCollection(pg), Op::Touch(pg, object)];
-        engine.submit(1, Transaction { ops }).unwrap();
-        engine.request_checkpoint();
-        let mut events = Vec::new();
-        while engine.unfinished() > 0 || engine.is_checkpointing() {
-            engine.poll(Wait::Event, &mut events).unwrap();
-        }
+        let (mut engine, _) = fixture::store(16 << 20);
+        fixture::commit(&mut engine, vec![Op::Touch(PG, fixture::object("object"))]);
+        fixture::checkpoint(&mut engine);
         let snapshot = engine.state.index().snapshot().unwrap();
         snapshot.each_head(Bound::Unbounded, |_| panic!("a page of no kind")).unwrap_err();
-        engine.submit(2, Transaction { ops: vec![Op::RemoveCollection(pg)] }).unwrap();
-        events.clear();
+        engine.submit(2, Transaction { ops: vec![Op::RemoveCollection(PG)] }).unwrap();
+        let mut events = Vec::new();
         let error = engine.poll(Wait::Event, &mut events).unwrap_err();
         assert!(matches!(error, StoreError::Poisoned(_)) && error.to_string().contains("no kind"), "{error}");
         assert!(matches!(&events[..], [Event::Committed { token: 2, result: Err(_) }]), "{events:?}");

@@ -357,11 +357,10 @@ fn crc_of_zeros() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::Transaction;
     use crate::device::Wait;
-    use crate::device::sim::{Fault, FaultRule, OpKind, SimDevice, SimOptions};
-    use crate::engine::runner::Inline;
-    use crate::{CreateOptions, Op, OpenOptions, Transaction};
-    use cairn_types::{PoolId, SnapId};
+    use crate::device::sim::{Fault, FaultRule, OpKind, SimDevice};
+    use crate::engine::fixture::{PG, checkpoint, commit, object, store, write};
 
     #[test]
     fn the_checksum_of_a_hole_is_that_of_zeros() {
@@ -371,33 +370,16 @@ mod tests {
     /// What reading the second block of an object gives after a bit of it has changed on the medium, and
     /// where that is.
     fn read_rotten(canary: Option<Canary>) -> (Result<ReadData, ReadError>, u64) {
-        let device = SimDevice::new(16 << 20, SimOptions::default());
-        let medium = device.handle();
-        Engine::<SimDevice>::create(medium.blocking(), &CreateOptions::default()).unwrap();
-        let mut engine = Engine::open(device, &OpenOptions::default(), Box::new(Inline::default())).unwrap();
-        let pg = PgId { pool: PoolId(1), seed: 0 };
-        let object = ObjectId {
-            pool: pg.pool,
-            hash: 0,
-            namespace: String::new(),
-            key: String::new(),
-            name: "object".into(),
-            snap: SnapId::HEAD,
-        };
-        let data = Bytes::from(vec![7; 2 * BLOCK]);
-        let write = Op::Write { pg, object: object.clone(), offset: 0, data, checksums: None };
-        engine.submit(1, Transaction { ops: vec![Op::CreateCollection(pg), write] }).unwrap();
-        engine.request_checkpoint();
-        let mut events = Vec::new();
-        while engine.unfinished() > 0 || engine.is_checkpointing() {
-            engine.poll(Wait::Event, &mut events).unwrap();
-        }
-        let nid = engine.state.head(&object_key(pg, &object)).unwrap().unwrap().nid;
+        let (mut engine, medium) = store(16 << 20);
+        let object = object("object");
+        commit(&mut engine, vec![write("object", 0, vec![7; 2 * BLOCK])]);
+        checkpoint(&mut engine);
+        let nid = engine.state.head(&object_key(PG, &object)).unwrap().unwrap().nid;
         let device_offset = engine.state.slot(nid, 1).unwrap().unit * BLOCK_BYTES;
         medium.rot(device_offset + 100, 3);
         engine.set_canary(canary);
-        events.clear();
-        engine.read(2, ReadRequest { pg, object, offset: 0, len: 2 * BLOCK_BYTES }).unwrap();
+        let mut events = Vec::new();
+        engine.read(2, ReadRequest { pg: PG, object, offset: 0, len: 2 * BLOCK_BYTES }).unwrap();
         while engine.unfinished() > 0 {
             engine.poll(Wait::Event, &mut events).unwrap();
         }
@@ -427,25 +409,11 @@ mod tests {
 
     #[test]
     fn a_block_that_is_written_over_all_the_time_is_read_all_the_same() {
-        let device = SimDevice::new(16 << 20, SimOptions::default());
-        let medium = device.handle();
-        Engine::<SimDevice>::create(medium.blocking(), &CreateOptions::default()).unwrap();
-        let mut engine = Engine::open(device, &OpenOptions::default(), Box::new(Inline::default())).unwrap();
-        let pg = PgId { pool: PoolId(1), seed: 0 };
-        let object = ObjectId {
-            pool: pg.pool,
-            hash: 0,
-            namespace: String::new(),
-            key: String::new(),
-            name: "object".into(),
-            snap: SnapId::HEAD,
-        };
+        let (mut engine, medium) = store(16 << 20);
         let (mut events, mut writes) = (Vec::new(), 0_u8);
         let mut put_in_place = |engine: &mut Engine<SimDevice>, events: &mut Vec<Event>| {
             writes += 1;
-            let data = Bytes::from(vec![writes; BLOCK]);
-            let write = Op::Write { pg, object: object.clone(), offset: 0, data, checksums: None };
-            let ops = if writes == 1 { vec![Op::CreateCollection(pg), write] } else { vec![write] };
+            let ops = vec![write("object", 0, vec![writes; BLOCK])];
             engine.submit(1, Transaction { ops }).unwrap();
             engine.request_checkpoint();
             while engine.is_checkpointing() {
@@ -455,7 +423,8 @@ mod tests {
         put_in_place(&mut engine, &mut events);
         // Each read of the device ends only after the block is in place with another content.
         medium.inject(FaultRule::every(OpKind::Read, Fault::Slow(20)));
-        engine.read(2, ReadRequest { pg, object: object.clone(), offset: 0, len: BLOCK_BYTES }).unwrap();
+        let request = ReadRequest { pg: PG, object: object("object"), offset: 0, len: BLOCK_BYTES };
+        engine.read(2, request).unwrap();
         let mut rounds = 0;
         let read = loop {
             put_in_place(&mut engine, &mut events);
