@@ -80,3 +80,6 @@ pub const INDEX_RESERVE_SHARE: u64 = 8;
 /// Runs of freed blocks at least this long are given back to the medium, when an object was removed,
 /// zeroed or truncated.
 pub const DISCARD_BYTES_MIN: u64 = 64 << 10;
+
+/// Longest one of them: a file takes no write meanwhile, and the space returns piece by piece.
+pub const DISCARD_BYTES_MAX: u64 = 16 << 20;

@@ -636,7 +636,7 @@ fn run(shared: &Shared, engine: &mut Engine<FileDevice>, held: &mut Held) -> Res
             engine.request_checkpoint();
             is_last_checkpoint = true;
         }
-        if is_last_checkpoint && !engine.is_checkpointing() {
+        if is_last_checkpoint && !engine.has_checkpoint_to_finish() {
             return Ok(());
         }
         let result = if is_last_checkpoint {

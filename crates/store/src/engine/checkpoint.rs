@@ -2,12 +2,11 @@
 //! again. Writers go on meanwhile.
 
 use super::{Engine, Purpose};
-use crate::alloc::Run;
 use crate::canary::Canary;
 use crate::device::{Device, Io};
 use crate::error::StoreError;
 use crate::index::Batch;
-use crate::limits::{BLOCK_BYTES, CHECKPOINT_ENTRIES, CHECKPOINT_LOG_SHARE, DISCARD_BYTES_MIN};
+use crate::limits::{CHECKPOINT_ENTRIES, CHECKPOINT_LOG_SHARE};
 use crate::state::Freed;
 
 /// Where the running checkpoint is.
@@ -56,8 +55,14 @@ impl<D: Device> Engine<D> {
         self.checkpointing.wanted = true;
     }
 
-    /// Whether one runs or is asked for.
+    /// Whether one runs or is asked for, or what one freed is not given back yet.
     pub fn is_checkpointing(&self) -> bool {
+        self.has_checkpoint_to_finish() || self.is_discarding()
+    }
+
+    /// Whether one runs or is asked for. What it frees is given back to the medium after it: who closes the store
+    /// does not wait for that, it may take minutes.
+    pub fn has_checkpoint_to_finish(&self) -> bool {
         self.checkpointing.is_running()
     }
 
@@ -129,33 +134,12 @@ impl<D: Device> Engine<D> {
         Step::Committing { cut, freed }
     }
 
-    fn committed(&mut self, cut: u64, mut freed: Vec<Freed>, index_bytes: u64) -> Result<(), StoreError> {
+    fn committed(&mut self, cut: u64, freed: Vec<Freed>, index_bytes: u64) -> Result<(), StoreError> {
         self.state.committed(index_bytes)?;
         self.state.pending.end_checkpoint();
         self.log.trim(cut);
         self.starved = false;
-        freed.sort_unstable_by_key(|freed| freed.unit);
-        let least = DISCARD_BYTES_MIN / BLOCK_BYTES;
-        for run in freed.chunk_by(|a, b| a.unit + 1 == b.unit && a.discard == b.discard) {
-            let (first, count) = (run[0].unit, run.len() as u64);
-            if run[0].discard && count >= least && self.device.geometry().discard {
-                self.queue_io(
-                    Purpose::Discard { first, count },
-                    Io::Discard { offset: first * BLOCK_BYTES, len: count * BLOCK_BYTES },
-                );
-            } else {
-                self.discarded(first, count);
-            }
-        }
+        self.give_back(freed);
         Ok(())
-    }
-
-    /// Blocks can be given out.
-    pub(super) fn discarded(&mut self, first: u64, count: u64) {
-        if self.has_canary(Canary::EarlyReuse) {
-            // They were given out long ago.
-            return;
-        }
-        self.state.alloc.release(Run { unit: first, count });
     }
 }

@@ -89,6 +89,9 @@ impl<D: Device> Engine<D> {
             let plan = match result {
                 Ok(plan) => plan,
                 Err(PlanError::AfterCheckpoint) => {
+                    if self.hurry_discards() {
+                        continue;
+                    }
                     self.starved = true;
                     return;
                 }

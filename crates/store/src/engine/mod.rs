@@ -15,6 +15,7 @@
 
 mod checkpoint;
 mod commit;
+mod discard;
 #[cfg(test)]
 mod fixture;
 pub(crate) mod log;
@@ -28,6 +29,7 @@ pub use open::{CreateOptions, OpenOptions};
 pub use query::{Stat, Usage};
 pub use read::{ReadData, ReadRequest};
 
+use crate::alloc::Run;
 use crate::canary::Canary;
 use crate::device::{BufferPool, Completion, Device, Io, Wait, WriteBuf};
 use crate::error::{ReadError, StoreError, SubmitError, TransactionError};
@@ -39,6 +41,7 @@ use crate::txn::{Op, Transaction};
 use bytes::Bytes;
 use checkpoint::Checkpointing;
 use commit::{Commit, Staged};
+use discard::Discards;
 use log::Log;
 use read::Reads;
 use runner::IndexRunner;
@@ -85,10 +88,7 @@ enum Purpose {
         read: u64,
         piece: usize,
     },
-    Discard {
-        first: u64,
-        count: u64,
-    },
+    Discard(Run),
 }
 
 /// Counters since open.
@@ -143,6 +143,7 @@ pub struct Engine<D: Device> {
     /// The head of the queue waits for a checkpoint's space.
     starved: bool,
     writebacks: usize,
+    discards: Discards,
     /// Background write-back goes on until little is left.
     is_writing_back: bool,
     reads: Reads,
@@ -268,6 +269,7 @@ impl<D: Device> Engine<D> {
             self.step_commit();
             self.step_checkpoint();
             self.write_back();
+            self.discard();
             self.step_reads();
             self.drain_backlog();
             if self.progress() == before {
@@ -332,12 +334,12 @@ impl<D: Device> Engine<D> {
                 }
             }
             Purpose::Read { read, piece } => self.piece_read(read, piece, buf, result),
-            Purpose::Discard { first, count } => {
+            Purpose::Discard(run) => {
                 if let Err(error) = result {
                     // The blocks are free all the same; the medium only keeps the space.
-                    tracing::warn!(first, count, %error, "the device could not discard freed blocks");
+                    tracing::warn!(?run, %error, "the device could not discard freed blocks");
                 }
-                self.discarded(first, count);
+                self.medium_discarded(run);
             }
         }
     }
@@ -385,6 +387,7 @@ impl<D: Device> Engine<D> {
             self.events.push(Event::Read { token, result: Err(ReadError::Store(poisoned.clone())) });
         }
         self.queue_bytes = 0;
+        self.discards = Discards::default();
         self.backlog.clear();
     }
 

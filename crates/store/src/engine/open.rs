@@ -2,6 +2,7 @@
 
 use super::checkpoint::Checkpointing;
 use super::commit::Commit;
+use super::discard::Discards;
 use super::log::Log;
 use super::read::Reads;
 use super::runner::IndexRunner;
@@ -219,6 +220,7 @@ impl<D: Device> Engine<D> {
             checkpointing: Checkpointing::default(),
             starved: false,
             writebacks: 0,
+            discards: Discards::default(),
             is_writing_back: false,
             reads: Reads::default(),
             purposes: Slab::new(),
