@@ -3,7 +3,7 @@
 use super::load::{Content, OBJECT_BYTES, Request, SMALL_BYTES, object, run, settle};
 use anyhow::Context;
 use cairn_store::device::sim::SplitMix64;
-use cairn_store::{Op, Store, Transaction};
+use cairn_store::{Op, ReadRequest, Store, Transaction};
 use cairn_types::{ObjectId, PgId, SnapId};
 use std::sync::Arc;
 
@@ -62,6 +62,17 @@ pub fn write_whole(
     let (content, mut rng) = (Arc::clone(content), SplitMix64::new(rng.next_u64()));
     run(store, DEPTH, move || Some(content.write(&objects.next()?, 0, OBJECT_BYTES, &mut rng)))?;
     settle(store)
+}
+
+/// Reads objects from end to end.
+pub fn read_whole(store: &Store, objects: &Arc<[(PgId, ObjectId)]>) -> anyhow::Result<()> {
+    let (objects, mut next) = (Arc::clone(objects), 0);
+    run(store, DEPTH, move || {
+        let (pg, object) = objects.get(next)?.clone();
+        next += 1;
+        Some(Request::Read(ReadRequest { pg, object, offset: 0, len: OBJECT_BYTES }))
+    })?;
+    Ok(())
 }
 
 /// What a year of discards, snapshots and overwrites does, in short.

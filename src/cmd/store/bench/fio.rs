@@ -54,6 +54,12 @@ impl Fio {
         Ok(fio)
     }
 
+    /// Reads the file from end to end.
+    pub fn read_whole(&self) -> anyhow::Result<()> {
+        self.call(self.queued, &["--rw=read".into(), "--bs=4M".into(), "--iodepth=8".into()])?;
+        Ok(())
+    }
+
     /// The ways that the store is compared with.
     pub fn ways(&self, workload: &Workload) -> Vec<Way> {
         let engine = if workload.depth == 1 { "psync" } else { self.queued };

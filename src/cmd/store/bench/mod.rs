@@ -262,6 +262,9 @@ impl<'a> Bench<'a> {
                 add(self.measure(workload, u64::from(round)).map_err(in_store(self.args))?)?;
                 if let Some(fio) = &self.fio {
                     for way in fio.ways(workload) {
+                        if workload.is_read_through_first() {
+                            fio.read_whole()?;
+                        }
                         add(fio.run(workload, &way, self.args.runtime)?)?;
                     }
                 }
@@ -273,6 +276,9 @@ impl<'a> Bench<'a> {
     /// One run of the store.
     fn measure(&self, workload: &Workload, seed: u64) -> anyhow::Result<Row> {
         settle(self.store)?;
+        if workload.is_read_through_first() {
+            fill::read_whole(self.store, &self.objects)?;
+        }
         let (counters, device_bytes) = (self.store.counters()?, load::written_bytes()?);
         let (objects, content) = (Arc::clone(&self.objects), Arc::clone(&self.content));
         let requests = workload.requests(objects, content, SplitMix64::new(seed), self.args.runtime);

@@ -68,6 +68,13 @@ impl Kind {
 }
 
 impl Workload {
+    /// What it reads is to be read through once before it is measured. Of what a virtual disk's host or a disk's
+    /// own memory holds, most is what was written or read last: the store's objects or fio's file, whichever had
+    /// its turn later, and that would be measured. Reads in order do it themselves, from round to round.
+    pub fn is_read_through_first(&self) -> bool {
+        self.kind == Kind::Randread
+    }
+
     /// For those of the table.
     pub fn goal(&self) -> Option<Goal> {
         let goals =
