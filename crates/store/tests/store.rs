@@ -307,3 +307,32 @@ fn what_is_no_store_is_refused() {
     std::fs::write(&path, vec![0; 8 << 20]).unwrap();
     assert!(matches!(failure(&path), StoreError::NotAStore));
 }
+
+#[test]
+fn an_object_with_more_omap_entries_than_fit_in_a_transaction_is_cleared_and_removed() {
+    const ENTRIES: u32 = 80_000;
+    let dir = tempfile::tempdir().unwrap();
+    let path = made(&dir, 512 << 20);
+    let store = open(&path, QueueKind::Auto);
+    make_collection(&store);
+    let fill = || {
+        for first in (0..ENTRIES).step_by(1000) {
+            let entries = (first..first + 1000)
+                .map(|key| (Bytes::copy_from_slice(&key.to_be_bytes()), Bytes::from_static(b"value")))
+                .collect();
+            store.commit(Transaction { ops: vec![Op::OmapSet(PG, object("index"), entries)] }).unwrap();
+        }
+    };
+    let listed = || store.omap_list(PG, &object("index"), None, usize::MAX).map(|all| all.len());
+    fill();
+    assert_eq!(listed().unwrap(), ENTRIES as usize);
+    store.commit(Transaction { ops: vec![Op::OmapClear(PG, object("index"))] }).unwrap();
+    assert_eq!(listed().unwrap(), 0);
+    fill();
+    store.commit(Transaction { ops: vec![Op::Remove(PG, object("index"))] }).unwrap();
+    assert!(listed().is_err(), "it is gone");
+    store.close().unwrap();
+    assert_clean(&path);
+    let index_bytes = open(&path, QueueKind::Auto).usage().unwrap().index_used_bytes;
+    assert!(index_bytes < 4096, "{index_bytes} bytes of entries are left");
+}
