@@ -4,24 +4,24 @@
 
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
-use std::path::PathBuf;
+mod common;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{Sender, channel};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use cairn_store::device::file::{FileDevice, FileMedium, QueueKind};
+use cairn_store::device::file::QueueKind;
 use cairn_store::device::sim::SplitMix64;
-use cairn_store::{CreateOptions, Engine, Op, OpenOptions, ReadRequest, Store, Transaction};
-use cairn_types::{ObjectId, PgId, PoolId, SnapId};
+use cairn_store::{Op, OpenOptions, ReadRequest, Store, Transaction};
+use common::{PG, object};
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 
 const SMALL: u64 = 4 << 10;
 const LARGE: u64 = 4 << 20;
 const OBJECTS: u64 = 64;
 const DISK_BYTES: u64 = 1 << 30;
-const PG: PgId = PgId { pool: PoolId(1), seed: 0 };
 
 /// What is measured.
 #[derive(Clone, Copy)]
@@ -78,17 +78,6 @@ impl Run {
     }
 }
 
-fn object(number: u64) -> ObjectId {
-    ObjectId {
-        pool: PG.pool,
-        hash: SplitMix64::new(number).next_u64() as u32,
-        namespace: String::new(),
-        key: String::new(),
-        name: format!("rbd_data.bench.{number:016x}"),
-        snap: SnapId::HEAD,
-    }
-}
-
 /// Brings everything in place.
 fn settle(store: &Store) {
     store.request_checkpoint().expect("an open store");
@@ -98,11 +87,7 @@ fn settle(store: &Store) {
 }
 
 fn bench(criterion: &mut Criterion) {
-    let parent = std::env::var_os("CAIRN_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let dir = tempfile::tempdir_in(parent).expect("temporary directory");
-    let path = dir.path().join("store");
-    let medium = FileMedium::create(&path, DISK_BYTES).expect("create");
-    Engine::<FileDevice>::create(medium, &CreateOptions::default()).expect("create");
+    let (path, _dir) = common::made(DISK_BYTES);
     let store = Store::open(&path, &OpenOptions::default(), QueueKind::Auto).expect("open");
     let mut rng = SplitMix64::new(0);
     let data: Bytes = (0..LARGE / 8).flat_map(|_| rng.next_u64().to_le_bytes()).collect::<Vec<u8>>().into();

@@ -4,7 +4,9 @@
 
 #![expect(missing_docs, reason = "criterion's macro makes a public function")]
 
-use std::path::{Path, PathBuf};
+mod common;
+
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -12,8 +14,8 @@ use cairn_store::device::file::{Access, FileDevice, FileMedium, QueueKind};
 use cairn_store::device::sim::SplitMix64;
 use cairn_store::device::{Device, Wait};
 use cairn_store::engine::runner::{IndexRunner, Late, Threaded};
-use cairn_store::{CreateOptions, Engine, Event, Op, OpenOptions, Transaction};
-use cairn_types::{ObjectId, PgId, PoolId, SnapId};
+use cairn_store::{Engine, Event, Op, OpenOptions, Transaction};
+use common::{PG, object};
 use criterion::{Criterion, criterion_group, criterion_main};
 
 const DISK_BYTES: u64 = 1 << 40;
@@ -22,7 +24,6 @@ const BLOCK: u64 = 4096;
 const DEPTH: usize = 32;
 /// Looks at a store that does not go on until its log is taken to be full.
 const LOOKS: u32 = 2_000;
-const PG: PgId = PgId { pool: PoolId(1), seed: 0 };
 
 fn open(path: &Path, runner: impl FnOnce(&FileDevice) -> Box<dyn IndexRunner>) -> Engine<FileDevice> {
     let medium = FileMedium::open(path, Access::ReadWrite).expect("open the file");
@@ -38,17 +39,6 @@ fn threaded(device: &FileDevice) -> Box<dyn IndexRunner> {
 /// Commits no checkpoint while anybody waits for one.
 fn never(_: &FileDevice) -> Box<dyn IndexRunner> {
     Box::new(Late::new(1, u64::MAX))
-}
-
-fn object(number: u64) -> ObjectId {
-    ObjectId {
-        pool: PG.pool,
-        hash: SplitMix64::new(number).next_u64() as u32,
-        namespace: String::new(),
-        key: String::new(),
-        name: format!("rbd_data.bench.{number:016x}"),
-        snap: SnapId::HEAD,
-    }
 }
 
 /// Makes transactions at a depth until there are no more, or the store does not go on. Says how many ended.
@@ -81,11 +71,7 @@ fn run(engine: &mut Engine<FileDevice>, mut next: impl FnMut() -> Option<Transac
 }
 
 fn bench(criterion: &mut Criterion) {
-    let parent = std::env::var_os("CAIRN_BENCH_DIR").map_or_else(std::env::temp_dir, PathBuf::from);
-    let dir = tempfile::tempdir_in(parent).expect("temporary directory");
-    let path = dir.path().join("store");
-    let medium = FileMedium::create(&path, DISK_BYTES).expect("create");
-    Engine::<FileDevice>::create(medium, &CreateOptions::default()).expect("create");
+    let (path, _dir) = common::made(DISK_BYTES);
 
     let data = Bytes::from(vec![7; BLOCK as usize]);
     let write = |number, offset| {
