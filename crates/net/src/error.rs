@@ -1,7 +1,7 @@
 //! What can go wrong, by boundary: binding, connecting, sending, and the end of a connection.
 
 use crate::pki::AuthError;
-use cairn_wire::handshake::{HandshakeError, Refusal};
+use cairn_wire::handshake::{HandshakeError, Refusal, RefusalCode};
 use cairn_wire::{Frame, FrameError, GoodbyeReason, Lane};
 use rustls::AlertDescription;
 use std::fmt;
@@ -106,6 +106,20 @@ pub enum ConnectError {
     /// This endpoint is closed.
     #[error("this endpoint is closed")]
     EndpointClosed,
+}
+
+impl ConnectError {
+    /// The two ends do not take each other: another cluster, another name, another release. Trying again changes
+    /// nothing until somebody does.
+    pub fn is_refusal(&self) -> bool {
+        match self {
+            ConnectError::Untrusted { .. } | ConnectError::NotTrusted { .. } => true,
+            ConnectError::Denied { refusal, .. } => {
+                !matches!(refusal.code, RefusalCode::BUSY | RefusalCode::CLOSING)
+            }
+            _ => false,
+        }
+    }
 }
 
 /// What a listener that is not a cairn process, or not one of this carrier, answered.

@@ -211,6 +211,7 @@ impl Driver {
                             self.connection = Some((attempt, connection));
                             Event::Connected(attempt)
                         }
+                        Err(error) if error.is_refusal() => Event::TurnedAway(attempt, error.to_string()),
                         Err(error) => Event::Lost(attempt, error.to_string()),
                     }
                 }

@@ -69,6 +69,12 @@ pub enum CallError {
         /// What the last attempt met, if one has ended.
         last: Option<String>,
     },
+    /// A monitor was reached, and it and this process do not take each other: another cluster, another release.
+    #[error("the monitors and this process cannot work together: {why}")]
+    TurnedAway {
+        /// What the last attempt met.
+        why: String,
+    },
     /// A monitor is connected, but no answer came in time.
     #[error(
         "the monitors did not agree within {waited_ms} ms: is a majority of them running? A change may still happen"
@@ -94,6 +100,7 @@ impl CallError {
         match self {
             CallError::Refused { code, .. } => *code,
             CallError::Unreachable { .. } | CallError::TimedOut { .. } => ErrorCode::TIMEDOUT,
+            CallError::TurnedAway { .. } => ErrorCode::PERM,
             CallError::TooMany { .. } => ErrorCode::BUSY,
             CallError::Closed => ErrorCode::CANCELED,
         }

@@ -1,6 +1,7 @@
 //! Calls from the caller to the answer. A change that must count once carries the session's number, its own, and a
 //! version of the state; all three stay the same however often it is sent.
 
+use super::Failure;
 use super::{Attempt, Effects, Query, Reading, Reply, Request, Sent};
 use crate::message::MonCall;
 use crate::monitor::{Answer, Call, CallTag};
@@ -119,15 +120,18 @@ impl Calls {
         now: Moment,
         up: bool,
         monitors: &[SocketAddr],
-        last: &Option<String>,
+        last: Option<&Failure>,
         out: &mut Effects,
     ) {
         let over = |pending: &Pending| pending.deadline.is_some_and(|deadline| deadline <= now);
         for (_, pending) in self.pending.extract_if(.., |_, pending| over(pending)) {
             let Some(ticket) = pending.ticket else { continue };
-            let error = match up {
-                true => CallError::TimedOut { waited_ms: now.since(pending.started).as_millis() as u64 },
-                false => CallError::Unreachable { monitors: monitors.to_vec(), last: last.clone() },
+            let unreachable = |last| CallError::Unreachable { monitors: monitors.to_vec(), last };
+            let error = match (up, last) {
+                (true, _) => CallError::TimedOut { waited_ms: now.since(pending.started).as_millis() as u64 },
+                (false, Some(Failure::TurnedAway(why))) => CallError::TurnedAway { why: why.clone() },
+                (false, Some(Failure::Gone(why))) => unreachable(Some(why.clone())),
+                (false, None) => unreachable(None),
             };
             out.finished.push((ticket, Outcome::Failed(error)));
         }

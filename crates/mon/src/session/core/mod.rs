@@ -37,6 +37,15 @@ const PAUSE_MAX: Duration = Duration::from_secs(1);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Attempt(pub u64);
 
+/// Why the last attempt came to nothing.
+#[derive(Debug)]
+enum Failure {
+    /// Nobody was there, or is no longer.
+    Gone(String),
+    /// See [`Event::TurnedAway`].
+    TurnedAway(String),
+}
+
 /// Something that happened.
 #[derive(Debug)]
 pub enum Event {
@@ -46,6 +55,8 @@ pub enum Event {
     Connected(Attempt),
     /// It could not be made, or it has ended.
     Lost(Attempt, String),
+    /// It could not be made because the two ends do not take each other: waiting will not mend it.
+    TurnedAway(Attempt, String),
     /// An answer arrived.
     Answer(Attempt, MonAnswer),
     /// Something that was subscribed to arrived.
@@ -114,7 +125,7 @@ pub struct Session {
     attempts: u64,
     /// Attempts in a row that brought nothing.
     vain: usize,
-    last_failure: Option<String>,
+    last_failure: Option<Failure>,
     calls: Calls,
     maps: Maps,
 }
@@ -146,14 +157,15 @@ impl Session {
             && deadline <= now
         {
             out.disconnect = Some(attempt);
-            self.failed(format!("no connection within {} ms", CONNECT_PATIENCE.as_millis()));
+            let why = format!("no connection within {} ms", CONNECT_PATIENCE.as_millis());
+            self.failed(Failure::Gone(why));
         }
         if let Link::Up { attempt } = self.link
             && self.calls.out_of_patience(attempt, now)
         {
             self.move_on(attempt, "a monitor is connected but does not answer".to_owned(), &mut out);
         }
-        self.calls.expire(now, self.up().is_some(), &self.monitors, &self.last_failure, &mut out);
+        self.calls.expire(now, self.up().is_some(), &self.monitors, self.last_failure.as_ref(), &mut out);
         self.calls.prepare(now, &mut out);
         if let Link::Pausing { until } = self.link
             && until <= now
@@ -183,7 +195,12 @@ impl Session {
             }
             Event::Lost(attempt, why) => {
                 if self.is_connecting(attempt) || self.is_up(attempt) {
-                    self.failed(why);
+                    self.failed(Failure::Gone(why));
+                }
+            }
+            Event::TurnedAway(attempt, why) => {
+                if self.is_connecting(attempt) {
+                    self.failed(Failure::TurnedAway(why));
                 }
             }
             Event::Answer(attempt, MonAnswer { tag, answer }) => {
@@ -268,7 +285,7 @@ impl Session {
     }
 
     /// The connection, or the attempt, is over: another monitor is next, after a pause if all were tried.
-    fn failed(&mut self, why: String) {
+    fn failed(&mut self, why: Failure) {
         self.last_failure = Some(why);
         self.vain += 1;
         let monitors = self.monitors.len().max(1);
@@ -283,7 +300,7 @@ impl Session {
         out.disconnect = Some(attempt);
         // What was to be sent on it is sent again on the next.
         out.send.clear();
-        self.failed(why);
+        self.failed(Failure::Gone(why));
     }
 }
 

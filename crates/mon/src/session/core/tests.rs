@@ -134,6 +134,27 @@ fn what_may_be_repeated_needs_no_session() {
 }
 
 #[test]
+fn who_is_turned_away_is_told_so_and_not_asked_whether_anybody_is_there() {
+    let mut bench = Bench::new(1);
+    let mut event = Event::Read(Ticket(1), Query::Status, SECOND);
+    let error = loop {
+        let out = bench.event(event);
+        if let [(_, Outcome::Failed(error))] = &out.finished[..] {
+            break error.clone();
+        }
+        event = match out.connect {
+            Some((attempt, at)) => Event::TurnedAway(attempt, format!("{at} is of another cluster")),
+            None => {
+                bench.now = out.timer.expect("it tries again");
+                Event::Tick
+            }
+        };
+    };
+    assert!(matches!(error, CallError::TurnedAway { .. }), "{error:?}");
+    assert!(error.to_string().contains("is of another cluster"), "{error}");
+}
+
+#[test]
 fn who_waits_in_vain_is_told_why() {
     let mut bench = Bench::new(2);
     let mut tried = Vec::new();
