@@ -1,5 +1,6 @@
 //! Clients: what of theirs is taken in, and what they are answered.
 
+use super::fullness::Room;
 use super::{ConnId, Effect, Osd};
 use crate::object::{Sender, WatchChange, kind_of};
 use bytes::Bytes;
@@ -133,7 +134,12 @@ impl Osd {
     }
 
     /// Whether the request is looked at here and now; if not, what it is answered, and the epoch with it.
-    fn admit(&self, conn: ConnId, request: &OpRequest, payload: &Payload) -> Result<(), (ErrorCode, Epoch)> {
+    fn admit(
+        &mut self,
+        conn: ConnId,
+        request: &OpRequest,
+        payload: &Payload,
+    ) -> Result<(), (ErrorCode, Epoch)> {
         let epoch = self.maps.epoch();
         let no = |code| Err((code, epoch));
         let (Some(map), Some(view), Some(client)) =
@@ -167,12 +173,15 @@ impl Osd {
             }
         }
         if kind != Kind::Read && !request.flags.contains(OpFlags::FULL_TRY) {
-            let is_full = map.flags.has(OsdFlag::Full)
-                || pool.flags.has(PoolFlag::Full)
-                || cairn_types::Ratio(self.config.failsafe_full)
-                    .reached_by(self.usage.used_bytes, self.usage.total_bytes.max(1));
-            if is_full {
+            if map.flags.has(OsdFlag::Full) || pool.flags.has(PoolFlag::Full) {
                 return no(ErrorCode::NOSPC);
+            }
+            // What was admitted and is not handed to the store yet needs room as well.
+            let (bytes, coming) = (payload.len() as u64, self.ops_bytes as u64);
+            match self.fullness.has_room_for(bytes, coming, self.config.failsafe_full, &mut self.out) {
+                Room::Yes => {}
+                Room::No => return no(ErrorCode::NOSPC),
+                Room::Unknown => return no(ErrorCode::BUSY),
             }
         }
         if !self.groups.contains_key(&request.pg) {

@@ -53,6 +53,7 @@ impl Osd {
         match effect {
             PgEffect::Persist(txn) => {
                 self.handed_in(pgid, &txn);
+                self.fullness.handed_in(&txn);
                 self.out.push(Effect::Persist { pgid, txn });
             }
             PgEffect::Send { to, message } => {
@@ -110,8 +111,10 @@ impl Osd {
         if map.flags.has(OsdFlag::NoBackfill) {
             return false;
         }
-        let has_room =
-            !map.ratios.backfillfull.reached_by(self.usage.used_bytes, self.usage.total_bytes.max(1));
+        let has_room = !map
+            .ratios
+            .backfillfull
+            .reached_by(self.fullness.usage().used_bytes, self.fullness.usage().total_bytes.max(1));
         let Some((pgid, what)) = self.reserver.grant(self.config.backfills_max, has_room) else {
             return false;
         };
@@ -122,7 +125,7 @@ impl Osd {
     /// Bounds every group's log so that all together find room in the store.
     pub(super) fn share_log_room(&mut self) {
         let Config { pg: wanted, log_entries_least, .. } = self.config;
-        let share = self.usage.log_entries_max / (self.groups.len() as u64).max(1);
+        let share = self.fullness.usage().log_entries_max / (self.groups.len() as u64).max(1);
         let share = usize::try_from(share).unwrap_or(usize::MAX).max(log_entries_least);
         let bounds = (wanted.log_min_entries.min(share), wanted.log_max_entries.min(share));
         if self.log_bounds != bounds {

@@ -23,6 +23,7 @@ mod config;
 mod effect;
 mod event;
 mod execute;
+mod fullness;
 mod group;
 mod groups;
 mod link;
@@ -51,6 +52,7 @@ use cairn_wire::Payload;
 use cairn_wire::op::OpRequest;
 use client::{Client, Op};
 use execute::Asked;
+use fullness::Fullness;
 use group::Group;
 use maps::{Maps, MapsError, Places, View};
 use peers::{Incoming, Peers};
@@ -86,7 +88,7 @@ pub struct Osd {
     cluster: EntityAddr,
     now: Now,
     time: Time,
-    usage: Usage,
+    fullness: Fullness,
 
     phase: Phase,
     /// This run has been up.
@@ -156,7 +158,7 @@ impl Osd {
             cluster,
             now,
             time,
-            usage,
+            fullness: Fullness::new(usage),
             phase: Phase::Booting { ask_at: time, wait_for: Epoch(0) },
             was_up: false,
             boot_asked: None,
@@ -261,7 +263,7 @@ impl Osd {
             Event::GroupRemoved { pgid } => self.group_removed(pgid),
             Event::Queried { token, answer } => self.queried(token, answer),
             Event::Usage(usage) => {
-                self.usage = usage;
+                self.fullness.told(usage);
                 self.share_log_room();
             }
             Event::StoreFailed => self.stop(StopReason::StoreFailed),
