@@ -87,7 +87,8 @@ impl<C> Core<C> {
 
     fn act(&mut self, object: ObjectId, cookie: u64, action: WatchAction, owner: Owner<C>) -> u64 {
         let ops = vec![OpKind::Watch { cookie, action }.into()];
-        self.start(object, ops, Payload::default(), OpFlags::default(), None, owner)
+        // A full cluster is opened and closed like any other.
+        self.start(object, ops, Payload::default(), OpFlags::FULL_TRY, None, owner)
     }
 
     /// Begins the watch, for the first time or again. A beginning that is under way is sent again by itself.

@@ -37,6 +37,11 @@ pub async fn run(io: &impl ObjectIo, object: &str, ops: Vec<Op>) -> Result<OpAns
     io.operate(object, ops, Payload::none(), OpFlags::default()).await
 }
 
+/// The same for what takes next to no room: it is done in a full cluster as well, or nobody could make room there.
+pub async fn run_even_full(io: &impl ObjectIo, object: &str, ops: Vec<Op>) -> Result<OpAnswer, OpError> {
+    io.operate(object, ops, Payload::none(), OpFlags::FULL_TRY).await
+}
+
 /// What an image's header says.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Header {

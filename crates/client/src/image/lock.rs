@@ -115,7 +115,7 @@ impl ImageLock {
     pub async fn release<I: ObjectIo>(&self, subject: Subject<'_, I>) -> Result<(), ImageError> {
         let mut state = self.state.write().await;
         let State::Held { cookie } = &*state else { return Ok(()) };
-        match call::run(subject.io, subject.header, vec![call::unlock(cookie)]).await {
+        match call::run_even_full(subject.io, subject.header, vec![call::unlock(cookie)]).await {
             // Not there: given up already, or taken by somebody after this client came into the blocklist.
             Ok(_) => {}
             Err(error) if error.is_not_found() => {}
@@ -152,7 +152,7 @@ async fn acquire<I: ObjectIo>(subject: &Subject<'_, I>) -> Result<String, ImageE
     let cookie = format!("{LOCK_COOKIE_PREFIX}{}", subject.watch);
     let mut wait = RETRY_MIN;
     loop {
-        match call::run(subject.io, subject.header, vec![call::lock(&cookie)]).await {
+        match call::run_even_full(subject.io, subject.header, vec![call::lock(&cookie)]).await {
             Ok(_) => break,
             // By this very watch: an answer was lost on the way to a process that asks anew.
             Err(error) if error.code() == Some(ErrorCode::EXIST) => break,
@@ -214,7 +214,7 @@ async fn evict<I: ObjectIo>(subject: &Subject<'_, I>, owner: &Owner) -> Result<(
     if owner.addr != subject.io.addr() {
         subject.io.blocklist(owner.addr, BLOCKLIST_DURATION).await?;
     }
-    match call::run(subject.io, subject.header, vec![call::break_lock(owner)]).await {
+    match call::run_even_full(subject.io, subject.header, vec![call::break_lock(owner)]).await {
         Ok(_) => Ok(()),
         // Somebody else was faster.
         Err(error) if error.is_not_found() => Ok(()),

@@ -355,7 +355,7 @@ impl<I: ObjectIo> Image<I> {
             inner.size.store(size, Ordering::Release);
             inner.trim(size, old, |_, _| {}).await?;
         }
-        call::run(&inner.io, &inner.header, vec![call::set_size(size)]).await?;
+        call::run_even_full(&inner.io, &inner.header, vec![call::set_size(size)]).await?;
         inner.size.store(size, Ordering::Release);
         drop(held);
         lock::tell(&inner.subject()?, call::Notice::HeaderUpdate).await;
