@@ -9,6 +9,7 @@ use super::image::ImageName;
 use super::pool_client::patient_pool;
 use super::session::{block_on, conf};
 use super::{print, print_json};
+use anyhow::bail;
 use cairn_client::image::{Image, LockPolicy, OpenMode};
 use cairn_gateway::nbd::{Export, Listener, Server};
 use cairn_net::Expect;
@@ -19,6 +20,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long giving up the image's lock may take when the server stops: the cluster may be down.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Subcommands of `cairn nbd`.
 #[derive(clap::Subcommand)]
@@ -68,10 +73,15 @@ async fn serve(context: &Context, args: &Serve) -> anyhow::Result<()> {
         // Now, and not at the first write of the guest: whoever starts it is told if another one has it.
         image.acquire_lock().await?;
     }
-    let served = serve_image(context, args, &image, stop).await;
-    let closed = image.close().await;
-    served?;
-    Ok(closed?)
+    serve_image(context, args, &image, stop).await?;
+    match tokio::time::timeout(CLOSE_TIMEOUT, image.close()).await {
+        Ok(closed) => Ok(closed?),
+        // Whoever stops it wants it gone. The lock ends with the watch that this process keeps up no longer.
+        Err(_) => bail!(
+            "the cluster does not answer, so the lock of {name} was not given up: it ends by itself 30 s after the \
+             cluster serves again"
+        ),
+    }
 }
 
 async fn serve_image(
@@ -92,7 +102,7 @@ async fn serve_image(
             let addr = listener.local_addr().unwrap_or(addr);
             (listener, format!("nbds://{addr}"))
         }
-        (None, None) => anyhow::bail!("say where to serve it: --socket PATH or --listen IP:PORT"),
+        (None, None) => bail!("say where to serve it: --socket PATH or --listen IP:PORT"),
     };
     let server = Server::new(vec![Export {
         name: name.image.clone(),
