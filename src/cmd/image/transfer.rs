@@ -56,6 +56,10 @@ pub fn import(context: &Context, args: &Import) -> anyhow::Result<()> {
             false => Some(open(&args.file).await?),
         };
         let size = match (args.size, &source) {
+            (Some(size), Some((_, len))) if *len > size => bail!(
+                "{} has {len} bytes and --size is {size}: leave --size out to have an image of its size",
+                args.file.display()
+            ),
             (Some(size), _) => size,
             (None, Some((_, len))) => len.next_multiple_of(SECTOR_BYTES).max(SECTOR_BYTES),
             (None, None) => {
