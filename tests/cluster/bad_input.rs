@@ -3,7 +3,7 @@
 use crate::harness::load::{BLOCK_LEN, Blocks, Load};
 use crate::harness::nbd::{Command, Nbd};
 use crate::harness::served::Served;
-use crate::harness::{Cluster, SOON};
+use crate::harness::{Cluster, SOON, soon};
 use cairn_conf::{ClientConf, ClusterPlan, CreateError, DaemonConf, Layout, create_cluster};
 use cairn_net::{Config, Endpoint};
 use cairn_types::Fsid;
@@ -195,16 +195,20 @@ fn a_full_cluster_says_so_keeps_what_it_has_and_goes_on_when_there_is_room() {
     assert!(said.contains("No space left on device"), "{said}");
     assert!(ballast.stop().success());
 
+    cluster
+        .wait_for("it is said to be full", SOON, |status| status["health"]["checks"]["OSD_FULL"].is_object());
+
     // The disk in use can write no more, and says why. What it has can be read.
     let mut nbd = Nbd::connect(&served.socket).unwrap();
-    nbd.send(1, Command::Write { offset: 32 << 20, data: &[1; BLOCK_LEN] }).unwrap();
-    assert_eq!(nbd.reply().unwrap(), (1, NBD_ENOSPC));
+    // One OSD is full a moment before the others are, and before the monitors have told all.
+    soon("a write finds the disk full", || {
+        nbd.send(1, Command::Write { offset: 32 << 20, data: &[1; BLOCK_LEN] }).unwrap();
+        nbd.reply().unwrap() == (1, NBD_ENOSPC)
+    });
     blocks.verify(&served.socket);
     let full = "no space left";
     cluster.refused(&["object", "put", "vms", "more", "data"], full);
     cluster.refused(&["image", "import", "data", "vms/more"], full);
-    cluster
-        .wait_for("it is said to be full", SOON, |status| status["health"]["checks"]["OSD_FULL"].is_object());
 
     // Room is made by taking away.
     cluster.ok(&["image", "rm", "vms/ballast"]);
