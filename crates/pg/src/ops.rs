@@ -222,7 +222,12 @@ impl Pg {
             Outcome::Failed(bytes) if op.kind == OpKind::Read && self.may_read() => {
                 self.reply_done(id, bytes)
             }
-            Outcome::Answer(_) => self.read_again(op),
+            Outcome::Answer(_) => {
+                // A write that changed nothing, such as one of a client that was shut out, waits for the lease as
+                // reads do: as a write it would be executed again at once, and again.
+                op.kind = OpKind::Read;
+                self.read_again(op);
+            }
             Outcome::Failed(_) if op.kind == OpKind::Read => self.read_again(op),
             // It turned out to write: it has to go through the order of writes.
             Outcome::Change { .. } if op.kind == OpKind::Read => {
