@@ -263,13 +263,18 @@ fn boot(
 
 /// Until when an OSD is kept down because it failed too often lately.
 pub(super) fn flapping_until(record: Option<&OsdRecord>, now: Timestamp) -> Option<Timestamp> {
-    let downs = &record?.mark_downs;
-    let recent = downs.iter().filter(|at| now.since_ms(**at) < FLAP_WINDOW_MS).count();
-    let last = *downs.last()?;
-    let over = recent.checked_sub(FLAP_LIMIT)?;
+    let recent = record?.mark_downs.iter().filter(|at| is_recent(**at, now));
+    let last = *recent.clone().max()?;
+    let over = recent.count().checked_sub(FLAP_LIMIT)?;
     let doubled = 1u64.checked_shl(over as u32).unwrap_or(u64::MAX);
     let until = last.plus_ms(FLAP_HOLD_MS.saturating_mul(doubled).min(FLAP_HOLD_MAX_MS));
     (until > now).then_some(until)
+}
+
+/// Whether a mark-down counts. What lies ahead was written by a wall clock that has been set back since: to wait
+/// for it could take hours.
+fn is_recent(at: Timestamp, now: Timestamp) -> bool {
+    at <= now && now.since_ms(at) < FLAP_WINDOW_MS
 }
 
 /// Marks an OSD down; `failed` counts it towards flapping. Stand-in sets that only had dead members go.
@@ -288,7 +293,7 @@ fn mark_down(draft: &mut Draft<'_>, osd: OsdId, failed: bool) -> Result<(), Refu
     info.down_at = epoch;
     if failed {
         let downs = &mut draft.next.osd_records.entry(osd).or_default().mark_downs;
-        downs.retain(|at| now.since_ms(*at) < FLAP_WINDOW_MS);
+        downs.retain(|at| is_recent(*at, now));
         downs.push(now);
         let excess = downs.len().saturating_sub(MAX_MARK_DOWNS);
         downs.drain(..excess);

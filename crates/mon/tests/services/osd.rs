@@ -249,6 +249,23 @@ fn one_that_fails_again_and_again_is_kept_down_for_longer_each_time() {
 }
 
 #[test]
+fn a_wall_clock_that_is_set_back_keeps_nobody_down_until_it_has_caught_up() {
+    let mut cluster = Cluster::with_osds(&["n1", "n2", "n3"]);
+    let right = cluster.now;
+    cluster.now = Timestamp(right.0 + 3_600_000);
+    for nonce in 2..=6 {
+        let request = fail(&cluster, 0);
+        cluster.ok(request);
+        if nonce < 6 {
+            cluster.ok(boot(0, nonce));
+        }
+    }
+    assert!(matches!(cluster.refused(boot(0, 6)), Refusal::Flapping { .. }));
+    cluster.now = right;
+    cluster.ok(boot(0, 6));
+}
+
+#[test]
 fn a_destroyed_osd_keeps_number_and_place_for_a_new_store() {
     let mut cluster = Cluster::with_osds(&["n1", "n2"]);
     let destroy = |confirmed| osd(OsdCommand::Destroy { osd: OsdId(0), confirmed });
