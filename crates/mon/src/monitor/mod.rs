@@ -393,6 +393,12 @@ impl Monitor {
         self.state.as_ref()
     }
 
+    /// Switches a deliberate bug of the log on.
+    #[cfg(feature = "canary")]
+    pub fn set_canary(&mut self, canary: Option<cairn_paxos::Canary>) {
+        self.node.set_canary(canary);
+    }
+
     /// The log.
     pub fn log(&self) -> &Node {
         &self.node
