@@ -40,6 +40,36 @@ pub enum DiskFault {
     BitRot,
     /// Every operation takes this much longer, microseconds.
     Slow(u64),
+    /// From now on flushes and durable writes are said to be done and are not, until power is lost.
+    Lie,
+}
+
+/// A step of the monitors' agreement.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Phase {
+    /// A candidate has asked for promises.
+    Prepare,
+    /// It has had the first of them.
+    Promise,
+    /// A leader has sent a value.
+    Accept,
+    /// The first of the others has it durably.
+    Accepted,
+}
+
+/// Whom a primary is cut off from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Side {
+    /// Hosts of clients.
+    Clients,
+    /// Hosts of monitors.
+    Monitors,
+    /// Hosts of other OSDs.
+    Osds,
+    /// All.
+    Everyone,
+    /// All but the first client, which is cut off with it.
+    EveryoneButAClient,
 }
 
 /// Something that happens to the cluster.
@@ -107,6 +137,25 @@ pub enum Step {
         /// What.
         fault: DiskFault,
     },
+    /// The next monitor that leads dies as soon as it is there.
+    KillLeader {
+        /// Where.
+        phase: Phase,
+        /// When it is started again.
+        down_ms: u64,
+    },
+    /// The host of the first group's primary, whichever it is by then, is cut off.
+    CutPrimary {
+        /// From whom.
+        from: Side,
+        /// Until when.
+        for_ms: u64,
+    },
+    /// The first group's primary is killed, whichever it is by then.
+    KillPrimary {
+        /// When it is started again.
+        down_ms: u64,
+    },
     /// The operator does something.
     Operator(Deed),
 }
@@ -124,6 +173,8 @@ pub enum Deed {
     Down(OsdId),
     /// Kills an OSD, destroys its store, and makes a new one under its number.
     Replace(OsdId),
+    /// Shuts a client out; whoever runs it starts it anew.
+    Block(u16),
     /// Changes `min_size`.
     MinSize(u32),
     /// Changes `size`.
@@ -154,6 +205,11 @@ impl Step {
             Step::Disk { fault: DiskFault::ReadError, .. } => "read error",
             Step::Disk { fault: DiskFault::BitRot, .. } => "bit rot",
             Step::Disk { fault: DiskFault::Slow(_), .. } => "slow disk",
+            Step::Disk { fault: DiskFault::Lie, .. } => "lying disk",
+            Step::KillLeader { .. } => "leader killed in a phase",
+            Step::CutPrimary { .. } => "primary cut off",
+            Step::KillPrimary { .. } => "primary killed",
+            Step::Operator(Deed::Block(_)) => "client shut out",
             Step::Operator(Deed::Out(_) | Deed::In(_)) => "out and in",
             Step::Operator(Deed::Reweight(..)) => "reweight",
             Step::Operator(Deed::Down(_)) => "marked down",
@@ -167,6 +223,7 @@ impl Step {
 pub fn draw(seed: u64, profile: Profile, shape: &Shape) -> Vec<Planned> {
     let rng = &mut Rng::fork(seed, "plan");
     let per_minute = match profile {
+        Profile::Narrow => rng.between(30, 90),
         Profile::Light => rng.between(6, 20),
         Profile::Heavy => rng.between(15, 60),
     };
@@ -179,20 +236,25 @@ pub fn draw(seed: u64, profile: Profile, shape: &Shape) -> Vec<Planned> {
         })
         .collect();
     plan.sort_by_key(|planned| planned.at);
-    replace_at_most_one(&mut plan);
+    lose_at_most_one(&mut plan, shape);
     plan
 }
 
-/// Two disks lost in one run may be all copies of something, which is no bug.
-fn replace_at_most_one(plan: &mut Vec<Planned>) {
+/// Two disks lost in one run may be all copies of something, and so may one where one copy is enough to answer: that
+/// is no bug.
+fn lose_at_most_one(plan: &mut Vec<Planned>, shape: &Shape) {
     let mut lost = None;
     plan.retain(|planned| match &planned.step {
         Step::Operator(Deed::Replace(osd))
-        | Step::Disk { osd, fault: DiskFault::BitRot | DiskFault::WriteError } => {
-            *lost.get_or_insert(*osd) == *osd
-        }
+        | Step::Disk {
+            osd,
+            fault: DiskFault::BitRot | DiskFault::WriteError | DiskFault::ReadError | DiskFault::Lie,
+        } => shape.min_size >= 2 && *lost.get_or_insert(*osd) == *osd,
         _ => true,
     });
+    if lost.is_some() {
+        plan.retain(|planned| !matches!(planned.step, Step::Operator(Deed::MinSize(1))));
+    }
 }
 
 fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
@@ -206,7 +268,10 @@ fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
     };
     let spell_ms = [rng.between(10, 400), rng.between(400, 3_000), rng.between(3_000, 12_000)];
     let for_ms = spell_ms[rng.below(3) as usize];
-    match rng.below(if profile == Profile::Light { 60 } else { 100 }) {
+    if profile == Profile::Narrow {
+        return draw_narrow(rng, shape, osd, process, for_ms);
+    }
+    match rng.below(if profile == Profile::Light { 90 } else { 116 }) {
         0..=17 => Step::Kill { process, down_ms: for_ms },
         18..=25 => Step::Pause { process, for_ms },
         26..=33 => draw_cut(rng, shape, any_host, for_ms),
@@ -215,23 +280,68 @@ fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
         44..=49 => Step::Operator(if rng.permille(500) { Deed::Out(osd) } else { Deed::In(osd) }),
         50..=53 => Step::Operator(Deed::Down(osd)),
         54..=59 => Step::Clog { host: any_host, for_ms },
-        60..=64 => {
+        60..=63 => Step::KillPrimary { down_ms: for_ms },
+        64..=67 => {
+            let sides = [Side::Clients, Side::Monitors, Side::Osds, Side::Everyone];
+            Step::CutPrimary { from: sides[rng.below(4) as usize], for_ms }
+        }
+        68..=71 => {
+            let phases = [Phase::Prepare, Phase::Promise, Phase::Accept, Phase::Accepted];
+            Step::KillLeader { phase: phases[rng.below(4) as usize], down_ms: for_ms }
+        }
+        72..=73 => Step::Operator(Deed::Block(rng.below(u64::from(shape.clients)) as u16)),
+        74..=75 => Step::Disk { osd, fault: DiskFault::BitRot },
+        76..=79 => {
             let rack = rng.below(3) as u16;
             let hosts = shape.hosts.iter().filter(|host| host.rack == rack).map(|host| host.id).collect();
             Step::PowerOff { hosts, down_ms: for_ms }
         }
-        65..=68 => {
+        80..=84 => {
             Step::PowerOff { hosts: shape.hosts.iter().map(|host| host.id).collect(), down_ms: for_ms }
         }
-        69..=74 => Step::ClockJump { host, by_ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
-        75..=79 => Step::Disk { osd, fault: DiskFault::Slow(rng.between(1_000, 100_000)) },
-        80..=81 => Step::Disk { osd, fault: DiskFault::WriteError },
-        82 => Step::Disk { osd, fault: DiskFault::ReadError },
-        83..=84 => Step::Disk { osd, fault: DiskFault::BitRot },
-        85..=90 => Step::Operator(Deed::Reweight(osd, rng.between(0, 1_000) as u32)),
-        91..=94 => Step::Operator(Deed::Replace(osd)),
-        95..=97 => Step::Operator(Deed::MinSize(rng.between(1, 2) as u32)),
+        85..=89 => Step::Disk { osd, fault: DiskFault::Slow(rng.between(1_000, 100_000)) },
+        90..=95 => Step::ClockJump { host, by_ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
+        96..=97 => Step::Disk { osd, fault: DiskFault::WriteError },
+        98..=99 => Step::Disk { osd, fault: DiskFault::ReadError },
+        100..=105 => Step::Operator(Deed::Reweight(osd, rng.between(0, 1_000) as u32)),
+        106..=109 => Step::Operator(Deed::Replace(osd)),
+        110..=113 => Step::Operator(Deed::MinSize(rng.between(1, 2) as u32)),
         _ => Step::Operator(Deed::Size(rng.between(2, 3) as u32)),
+    }
+}
+
+/// What meets the group's primary, or everything.
+fn draw_narrow(rng: &mut Rng, shape: &Shape, osd: OsdId, process: Proc, for_ms: u64) -> Step {
+    match rng.below(100) {
+        0..=13 => Step::KillPrimary { down_ms: for_ms },
+        14..=23 => Step::CutPrimary { from: Side::EveryoneButAClient, for_ms: rng.between(2_000, 8_000) },
+        24..=31 => {
+            let sides = [Side::Clients, Side::Monitors, Side::Osds, Side::Everyone];
+            Step::CutPrimary { from: sides[rng.below(4) as usize], for_ms }
+        }
+        32..=45 => Step::Kill { process, down_ms: for_ms },
+        46..=51 => Step::Pause { process, for_ms },
+        52..=60 => {
+            Step::PowerOff { hosts: shape.hosts.iter().map(|host| host.id).collect(), down_ms: for_ms }
+        }
+        61..=64 => Step::PowerOff {
+            hosts: vec![HostId(rng.below(shape.hosts.len() as u64) as u16)],
+            down_ms: for_ms,
+        },
+        65..=71 => Step::Rough {
+            host: HostId(rng.below(shape.hosts.len() as u64) as u16),
+            weather: draw_weather(rng),
+            for_ms,
+        },
+        72..=79 => Step::Disk { osd, fault: DiskFault::Slow(rng.between(2_000, 60_000)) },
+        80..=84 => {
+            let phases = [Phase::Prepare, Phase::Promise, Phase::Accept, Phase::Accepted];
+            Step::KillLeader { phase: phases[rng.below(4) as usize], down_ms: for_ms }
+        }
+        85..=88 => Step::Operator(if rng.permille(500) { Deed::Out(osd) } else { Deed::In(osd) }),
+        89..=90 => Step::Operator(Deed::Down(osd)),
+        91..=94 => Step::Operator(Deed::Block(rng.below(u64::from(shape.clients)) as u16)),
+        _ => Step::Disk { osd, fault: DiskFault::BitRot },
     }
 }
 
@@ -281,6 +391,6 @@ mod tests {
             assert!(plan.is_sorted_by_key(|planned| planned.at));
             kinds.extend(plan.iter().map(|planned| planned.step.kind()));
         }
-        assert_eq!(kinds.len(), 16, "{kinds:?}");
+        assert_eq!(kinds.len(), 20, "{kinds:?}");
     }
 }

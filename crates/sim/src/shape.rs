@@ -7,7 +7,9 @@ use cairn_types::OsdId;
 /// How much is asked of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Profile {
-    /// A small cluster and few faults: a smoke test, and where canaries are found fast.
+    /// One group, few objects, and faults that nearly all meet its primary or everything: where canaries are found fast.
+    Narrow,
+    /// A small cluster and few faults: a smoke test.
     Light,
     /// Everything at once.
     Heavy,
@@ -18,9 +20,10 @@ impl std::str::FromStr for Profile {
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
+            "narrow" => Ok(Profile::Narrow),
             "light" => Ok(Profile::Light),
             "heavy" => Ok(Profile::Heavy),
-            _ => Err(format!("there is no profile {text}; there are light and heavy")),
+            _ => Err(format!("there is no profile {text}; there are narrow, light and heavy")),
         }
     }
 }
@@ -28,6 +31,7 @@ impl std::str::FromStr for Profile {
 impl std::fmt::Display for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
+            Profile::Narrow => "narrow",
             Profile::Light => "light",
             Profile::Heavy => "heavy",
         })
@@ -64,6 +68,8 @@ pub struct Shape {
     pub pg_num: u32,
     /// Clients, each on a machine of its own.
     pub clients: u16,
+    /// The first of them do nothing but read: what waits for a lost replica does not keep them from it.
+    pub readers: u16,
     /// Objects that clients write to, each of [`Shape::blocks`] blocks.
     pub objects: u32,
     /// 4 KiB blocks of an object.
@@ -77,6 +83,7 @@ impl Shape {
     pub fn draw(seed: u64, profile: Profile) -> Shape {
         let rng = &mut Rng::fork(seed, "shape");
         let (mons, osds) = match profile {
+            Profile::Narrow => ([1, 3, 3][rng.below(3) as usize], rng.between(3, 4)),
             Profile::Light => ([1, 3][rng.below(2) as usize], rng.between(3, 4)),
             Profile::Heavy => ([1, 3, 3, 3, 5][rng.below(5) as usize], rng.between(3, 12)),
         };
@@ -95,6 +102,21 @@ impl Shape {
         for osd in 0..osds {
             hosts[(osd % osd_hosts) as usize].osds.push(OsdId(osd as i32));
         }
+        if profile == Profile::Narrow {
+            return Shape {
+                hosts,
+                mons: mons as u16,
+                osds: osds as u16,
+                size: 3,
+                min_size: rng.between(1, 2) as u32,
+                pg_num: 1,
+                clients: 3,
+                readers: 1,
+                objects: rng.between(1, 3) as u32,
+                blocks: 1,
+                busy_ms: rng.between(12_000, 20_000),
+            };
+        }
         let size = if rng.permille(800) { 3 } else { 2 };
         let min_size = if size == 3 && rng.permille(150) { 1 } else { 2 };
         Shape {
@@ -105,10 +127,11 @@ impl Shape {
             min_size: min_size.min(size),
             pg_num: [1, 2, 4, 8][rng.below(4) as usize],
             clients: rng.between(1, 3) as u16,
+            readers: 0,
             objects: rng.between(2, 12) as u32,
             blocks: rng.between(1, 4) as u32,
             busy_ms: match profile {
-                Profile::Light => rng.between(8_000, 20_000),
+                Profile::Narrow | Profile::Light => rng.between(8_000, 20_000),
                 Profile::Heavy => rng.between(20_000, 60_000),
             },
         }
@@ -138,7 +161,7 @@ mod tests {
     fn shapes_are_sound_and_differ() {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..500 {
-            for profile in [Profile::Light, Profile::Heavy] {
+            for profile in [Profile::Narrow, Profile::Light, Profile::Heavy] {
                 let shape = Shape::draw(seed, profile);
                 assert_eq!(shape, Shape::draw(seed, profile));
                 assert_eq!(shape.hosts.iter().filter(|host| host.mon).count(), usize::from(shape.mons));

@@ -32,6 +32,8 @@ pub struct Register {
     writes: BTreeMap<Value, Span>,
     /// Of the answered reads of a value: the latest start and the earliest end. More is not needed of them.
     reads: BTreeMap<Value, Span>,
+    /// Writes of clients that were shut out: by when each had happened, if it has.
+    fences: BTreeMap<Value, Instant>,
     /// A read whose answer no write explains.
     invented: Option<Value>,
     operations: u64,
@@ -80,6 +82,14 @@ impl Register {
         }
     }
 
+    /// Its client is shut out by now: if it has not happened yet it never will.
+    pub fn write_fenced(&mut self, value: Value, at: Instant) {
+        let open = self.writes.get(&value).is_some_and(|write| write.answered == NEVER);
+        if open {
+            self.fences.entry(value).or_insert(at);
+        }
+    }
+
     /// It was refused: it has not happened, and never will.
     pub fn write_refused(&mut self, value: Value) {
         self.writes.remove(&value);
@@ -117,7 +127,10 @@ impl Register {
             if reads.is_some_and(|reads| reads.answered < write.sent) {
                 return Err(Fault::FromTheFuture(value));
             }
-            let first_end = reads.map_or(write.answered, |reads| reads.answered.min(write.answered));
+            // A write that nobody saw need not have happened, fenced or not.
+            let fence = reads.and(self.fences.get(&value)).copied().unwrap_or(NEVER);
+            let answered = write.answered.min(fence);
+            let first_end = reads.map_or(answered, |reads| reads.answered.min(answered));
             let last_start = reads.map_or(write.sent, |reads| reads.sent.max(write.sent));
             if first_end == NEVER {
                 continue; // Neither answered nor seen: it need not have happened.
@@ -228,6 +241,23 @@ mod tests {
         assert_eq!(register(&[op(false, 9, 3, 4)]).check(), Err(Fault::Invented(Value(9))));
         let future = [op(false, 1, 1, 2), op(true, 1, 3, 4)];
         assert_eq!(register(&future).check(), Err(Fault::FromTheFuture(Value(1))));
+    }
+
+    #[test]
+    fn a_fenced_write_does_not_come_late() {
+        let writes = [
+            Op { write: true, value: 1, sent: 1, answered: None },
+            Op { write: true, value: 2, sent: 3, answered: Some(4) },
+        ];
+        let read = |value, sent| Op { write: false, value, sent, answered: Some(sent + 1) };
+        let late = [writes[0], writes[1], read(2, 6), read(1, 8)];
+        assert_eq!(register(&late).check(), Ok(()));
+        let mut fenced = register(&late);
+        fenced.write_fenced(Value(1), Instant(5));
+        assert!(fenced.check().is_err());
+        let mut seen_before = register(&[writes[0], read(1, 2)]);
+        seen_before.write_fenced(Value(1), Instant(5));
+        assert_eq!(seen_before.check(), Ok(()));
     }
 
     #[test]

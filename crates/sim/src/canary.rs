@@ -1,0 +1,62 @@
+//! Deliberate bugs, by name: each must be found, or the checkers do not see.
+
+use cairn_paxos::Canary as Log;
+use cairn_pg::Canary as Group;
+use cairn_store::Canary as Store;
+
+/// A deliberate bug somewhere in the cores.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Canary {
+    /// In every placement group.
+    Pg(Group),
+    /// In every store.
+    Store(Store),
+    /// In the log of every monitor.
+    Paxos(Log),
+    /// An OSD that starts again has forgotten the blocklist of the maps it kept.
+    ForgetBlocklist,
+}
+
+impl Canary {
+    /// All that random runs have to find, with the names that the command line takes.
+    pub const ALL: [(&'static str, Canary); 12] = [
+        ("acknowledge-before-persisting", Canary::Pg(Group::AckBeforePersist)),
+        ("one-replica-not-durable", Canary::Pg(Group::AckWithOneReplicaNotDurable)),
+        ("forget-up-thru", Canary::Pg(Group::ForgetUpThru)),
+        ("activate-without-up-thru", Canary::Pg(Group::ActivateWithoutUpThru)),
+        ("read-without-lease", Canary::Pg(Group::ReadWithoutLease)),
+        ("skip-divergent-rollback", Canary::Pg(Group::SkipDivergentRollback)),
+        ("apply-resend-twice", Canary::Pg(Group::ApplyResendTwice)),
+        ("forget-missing-object", Canary::Pg(Group::ForgetMissingObject)),
+        ("trim-log-too-far", Canary::Pg(Group::TrimLogTooFar)),
+        ("forget-blocklist", Canary::ForgetBlocklist),
+        ("store-record-not-durable", Canary::Store(Store::RecordNotDurable)),
+        ("store-reuses-early", Canary::Store(Store::EarlyReuse)),
+    ];
+
+    /// Those that random runs of a whole cluster have not found so far: they need moments too rare for it. The tests of
+    /// the log, of the store and of the group find them.
+    pub const TOO_RARE: [(&'static str, Canary); 8] = [
+        ("ignore-prior-lease", Canary::Pg(Group::IgnorePriorLease)),
+        ("skip-checksum", Canary::Store(Store::NoChecksum)),
+        ("store-acknowledges-early", Canary::Store(Store::EarlyAcknowledgement)),
+        ("accept-old-ballot", Canary::Paxos(Log::AcceptOldBallot)),
+        ("count-twice-in-a-quorum", Canary::Paxos(Log::CountMemberTwice)),
+        ("log-acknowledges-before-persisting", Canary::Paxos(Log::AckBeforePersist)),
+        ("forget-promise", Canary::Paxos(Log::ForgetPromise)),
+        ("trim-paxos-log-too-far", Canary::Paxos(Log::TrimTooFar)),
+    ];
+}
+
+impl std::str::FromStr for Canary {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let all = || Canary::ALL.iter().chain(&Canary::TOO_RARE);
+        let found = all().find(|(name, _)| *name == text);
+        found.map(|(_, canary)| *canary).ok_or_else(|| {
+            let names: Vec<&str> = all().map(|(name, _)| *name).collect();
+            format!("there is no canary {text}; there are {}", names.join(", "))
+        })
+    }
+}

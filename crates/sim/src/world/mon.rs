@@ -1,0 +1,338 @@
+//! Monitors: the core, its disk, its callers.
+
+use super::net::{ConnKey, Packet};
+use super::{Ev, Kind, World};
+use crate::canary::Canary;
+use crate::network::Fate;
+use crate::plan::{Phase, Proc};
+use cairn_mon::message::{MonAnswer, MonCall, MonNews, MonPublication, MonSubscribe};
+use cairn_mon::monitor::{
+    CallTag, Checkpoint, Effects, Event, Monitor, Notice, Now, PeerMessage, Setup, Subscriber, Subscription,
+};
+use cairn_mon::service::Genesis;
+use cairn_paxos::{DurableState, Message, Moment, MonId, Record, Timing};
+use cairn_types::{EntityAddr, EntityKind, EntityName, Fsid, Timestamp};
+use cairn_wire::Lane;
+use std::collections::{BTreeMap, VecDeque};
+
+/// The cluster.
+pub(super) const FSID: Fsid = Fsid([7; 16]);
+/// A monitor without a leader for so long sends its callers away; the daemon's figure.
+const LEADERLESS_MAX_US: u64 = 5_000_000;
+
+struct Batch {
+    number: u64,
+    records: Vec<Record>,
+    checkpoint: Option<Checkpoint>,
+    after: Vec<(MonId, PeerMessage)>,
+}
+
+/// A monitor and its disk.
+pub(super) struct Mon {
+    pub monitor: Option<Monitor>,
+    pub life: u64,
+    id: MonId,
+    disk: DurableState,
+    checkpoint: Option<Checkpoint>,
+    unflushed: VecDeque<Batch>,
+    flushed_at_us: u64,
+    timer: Option<Moment>,
+    generation: u64,
+    leaderless_since_us: Option<u64>,
+    calls: BTreeMap<CallTag, (ConnKey, CallTag)>,
+    next_tag: u64,
+    /// Version last checked.
+    seen: Option<u64>,
+}
+
+pub(super) fn mon_addr(n: u16) -> EntityAddr {
+    EntityAddr { socket: ([10, 0, 0, n as u8], 3300 + n).into(), nonce: 0 }
+}
+
+/// The name that the certificate of a process has.
+fn entity(who: Proc) -> Option<EntityName> {
+    match who {
+        Proc::Mon(n) => EntityName::new(EntityKind::Mon, &format!("h{n}")),
+        Proc::Osd(osd) => EntityName::new(EntityKind::Osd, &osd.0.to_string()),
+        Proc::Client(n) => EntityName::new(EntityKind::Client, &format!("c{n}")),
+    }
+    .ok()
+}
+
+impl World {
+    pub(super) fn make_mons(&mut self) {
+        let count = self.shape.mons;
+        for n in 0..count {
+            let genesis = Genesis {
+                fsid: FSID,
+                now: Timestamp(1_700_000_000_000),
+                mons: (0..count).map(|n| (format!("h{n}"), vec![mon_addr(n)])).collect(),
+            };
+            let founding = Setup::founding(MonId(n.into()), 0, Timing::default(), genesis);
+            let Ok(setup) = founding else {
+                return self.fail(Kind::Crash, "a monitor cannot found a cluster".to_owned());
+            };
+            let mon = Mon {
+                monitor: None,
+                life: 0,
+                id: setup.id,
+                disk: setup.log,
+                checkpoint: setup.checkpoint,
+                unflushed: VecDeque::new(),
+                flushed_at_us: 0,
+                timer: None,
+                generation: 0,
+                leaderless_since_us: None,
+                calls: BTreeMap::new(),
+                next_tag: 1,
+                seen: None,
+            };
+            self.mons.insert(n, mon);
+        }
+        for n in 0..count {
+            self.start(Proc::Mon(n));
+        }
+    }
+
+    fn mon_now(&self, n: u16) -> Now {
+        let who = Proc::Mon(n);
+        Now { wall: self.wall(who), steady: Moment(self.steady_us(who)) }
+    }
+
+    pub(super) fn start_mon(&mut self, n: u16) {
+        let (run, now, canary) = (self.rng_mon.next(), self.mon_now(n), self.canary);
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        mon.life += 1;
+        (mon.timer, mon.seen, mon.leaderless_since_us) = (None, None, None);
+        mon.calls.clear();
+        let (log, checkpoint) = (mon.disk.clone(), mon.checkpoint.clone());
+        let setup = Setup { id: mon.id, run, timing: Timing::default(), log, checkpoint };
+        match Monitor::start(setup, now) {
+            Ok(mut monitor) => {
+                if let Some(Canary::Paxos(canary)) = canary {
+                    monitor.set_canary(Some(canary));
+                }
+                mon.monitor = Some(monitor);
+                self.tell_mon(n, Event::Tick);
+            }
+            Err(error) => self.fail(Kind::Crash, format!("mon.h{n} does not start: {error}")),
+        }
+    }
+
+    /// Of the batches under way some first ones may have reached the disk.
+    pub(super) fn stop_mon(&mut self, n: u16) {
+        let drawn = self.rng_power.next();
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        mon.monitor = None;
+        let kept = drawn % (mon.unflushed.len() as u64 + 1);
+        let batches: Vec<Batch> = mon.unflushed.drain(..).take(kept as usize).collect();
+        batches.iter().for_each(|batch| mon.reach_disk(batch));
+    }
+
+    pub(super) fn is_leaderless(&self, n: u16) -> bool {
+        let since = self.mons.get(&n).and_then(|mon| mon.leaderless_since_us);
+        since.is_some_and(|since| since + LEADERLESS_MAX_US <= self.steady_us(Proc::Mon(n)))
+    }
+
+    pub(super) fn mon_peer(&mut self, to: u16, from: MonId, message: PeerMessage) {
+        self.tell_mon(to, Event::Peer { from, message });
+    }
+
+    pub(super) fn mon_timer(&mut self, n: u16, generation: u64) {
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        if mon.generation == generation {
+            mon.timer = None;
+            self.tell_mon(n, Event::Tick);
+        }
+    }
+
+    pub(super) fn mon_flushed(&mut self, n: u16, life: u64) {
+        if !self.lives(Proc::Mon(n), life) {
+            return;
+        }
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        let Some(batch) = mon.unflushed.pop_front() else { return };
+        mon.reach_disk(&batch);
+        self.tell_mon(n, Event::Persisted { batch: batch.number });
+        for (to, message) in batch.after {
+            self.mon_send(n, to, message);
+        }
+    }
+
+    pub(super) fn mon_call(&mut self, n: u16, conn: ConnKey, call: MonCall) {
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        let tag = CallTag(mon.next_tag);
+        mon.next_tag += 1;
+        mon.calls.insert(tag, (conn, call.tag));
+        self.tell_mon(n, Event::Call { tag, call: call.call });
+    }
+
+    pub(super) fn mon_news(&mut self, n: u16, news: MonNews) {
+        self.tell_mon(n, Event::News(news.0));
+    }
+
+    pub(super) fn mon_subscribe(&mut self, n: u16, conn: ConnKey, from: Proc, wants: MonSubscribe) {
+        let Some(who) = entity(from) else { return };
+        let MonSubscribe { osd_map, mon_map, mgr_map, config } = wants;
+        let wants = Subscription { who, osd_map, mon_map, mgr_map, config };
+        self.tell_mon(n, Event::Subscribe { subscriber: Subscriber(conn.0), wants });
+    }
+
+    pub(super) fn mon_closed(&mut self, n: u16, conn: ConnKey) {
+        self.tell_mon(n, Event::Unsubscribe { subscriber: Subscriber(conn.0) });
+    }
+
+    fn tell_mon(&mut self, n: u16, event: Event) {
+        let (at, now) = (self.now(), self.mon_now(n));
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        let Some(monitor) = &mut mon.monitor else { return };
+        self.log.say(at, Some(Proc::Mon(n)), || format!("{event:?}"));
+        let effects = monitor.handle(now, event);
+        self.carry_out_mon(n, effects);
+        self.watch_leader(n);
+    }
+
+    fn carry_out_mon(&mut self, n: u16, effects: Effects) {
+        let Effects { batch, early, persist, checkpoint, after, answers, publish, notices, timer, .. } =
+            effects;
+        for (to, message) in early {
+            self.mon_send(n, to, message);
+        }
+        self.check_mon(n);
+        if !persist.is_empty() || checkpoint.is_some() || !after.is_empty() {
+            let slow = self.rng_mon.permille(30);
+            let latency_us =
+                if slow { self.rng_mon.between(2_000, 30_000) } else { self.rng_mon.between(60, 900) };
+            let now_us = self.now().0;
+            let Some(mon) = self.mons.get_mut(&n) else { return };
+            let at_us = (now_us + latency_us).max(mon.flushed_at_us + 1);
+            mon.flushed_at_us = at_us;
+            mon.unflushed.push_back(Batch { number: batch, records: persist, checkpoint, after });
+            let life = mon.life;
+            self.line.at(crate::timeline::Instant(at_us), Ev::MonFlushed { mon: n, life });
+        }
+        for (tag, answer) in answers {
+            let Some(mon) = self.mons.get_mut(&n) else { return };
+            let Some((conn, theirs)) = mon.calls.remove(&tag) else {
+                self.fail(Kind::Safety, format!("mon.h{n} answered call {tag:?} twice"));
+                continue;
+            };
+            let answer = Packet::MonAnswer(Box::new(MonAnswer { tag: theirs, answer }));
+            self.send(Proc::Mon(n), conn, Lane::Control, answer);
+        }
+        for (subscriber, publication) in publish {
+            let packet = Packet::MonPublication(Box::new(MonPublication(publication)));
+            self.send(Proc::Mon(n), ConnKey(subscriber.0), Lane::Control, packet);
+        }
+        for notice in notices {
+            match notice {
+                Notice::Stopped(fault) => self.fail(Kind::Crash, format!("mon.h{n} stopped: {fault}")),
+                Notice::Retired => self.fail(Kind::Crash, format!("mon.h{n} was removed by nobody")),
+                Notice::Leads | Notice::Follows { .. } => {
+                    let at = self.now();
+                    self.log.say(at, Some(Proc::Mon(n)), || format!("{notice:?}"));
+                }
+            }
+        }
+        self.set_mon_timer(n, timer);
+    }
+
+    fn set_mon_timer(&mut self, n: u16, timer: Option<Moment>) {
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        if mon.timer == timer {
+            return;
+        }
+        mon.timer = timer;
+        mon.generation += 1;
+        let generation = mon.generation;
+        if let Some(moment) = timer {
+            let at = self.when_steady(Proc::Mon(n), moment.0);
+            self.line.at(at, Ev::MonTimer { mon: n, generation });
+        }
+    }
+
+    fn mon_send(&mut self, from: u16, to: MonId, message: PeerMessage) {
+        self.watch_agreement(from, to.0 as u16, &message);
+        // Numbers of monitors are those of their hosts.
+        let (to, now) = (to.0 as u16, self.now());
+        let hosts = (self.host_of(Proc::Mon(from)), self.host_of(Proc::Mon(to)));
+        let Fate::Arrives(times) = self.network.datagram(now, hosts.0, hosts.1) else { return };
+        let from = MonId(from.into());
+        for at in times {
+            self.line.at(at, Ev::MonPeer { to, from, message: Box::new(message.clone()) });
+        }
+    }
+
+    /// One value for each slot of a ballot, one leader for each ballot; and whether a leader is where it is to die.
+    fn watch_agreement(&mut self, from: u16, to: u16, message: &PeerMessage) {
+        let PeerMessage::Log(message) = message else { return };
+        match message {
+            Message::Prepare { .. } => self.reached(from, Phase::Prepare),
+            Message::Promise { .. } => self.reached(to, Phase::Promise),
+            Message::Accept { ballot, entries, .. } => {
+                let mut result = self.checks.leads(from, *ballot);
+                for (slot, command) in entries {
+                    result = result.and_then(|()| self.checks.proposes(*ballot, *slot, command));
+                }
+                if let Err(why) = result {
+                    return self.fail(Kind::Safety, why);
+                }
+                if !entries.is_empty() {
+                    self.reached(from, Phase::Accept);
+                }
+            }
+            Message::Accepted { slots, .. } if !slots.is_empty() => self.reached(to, Phase::Accepted),
+            _ => {}
+        }
+    }
+
+    /// Sends callers away when this monitor is cut off from the others.
+    fn watch_leader(&mut self, n: u16) {
+        let steady_us = self.steady_us(Proc::Mon(n));
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        let Some(monitor) = &mon.monitor else { return };
+        if monitor.log().leader().is_some() {
+            mon.leaderless_since_us = None;
+            return;
+        }
+        mon.leaderless_since_us.get_or_insert(steady_us);
+        if self.is_leaderless(n) {
+            for conn in self.conns_to(Proc::Mon(n)) {
+                self.close(Proc::Mon(n), conn);
+                self.mon_closed_by_itself(n, conn);
+            }
+        }
+    }
+
+    fn mon_closed_by_itself(&mut self, n: u16, conn: ConnKey) {
+        let (at, now) = (self.now(), self.mon_now(n));
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        let Some(monitor) = &mut mon.monitor else { return };
+        self.log.say(at, Some(Proc::Mon(n)), || format!("sends {conn:?} away"));
+        let effects = monitor.handle(now, Event::Unsubscribe { subscriber: Subscriber(conn.0) });
+        self.carry_out_mon(n, effects);
+    }
+
+    fn check_mon(&mut self, n: u16) {
+        let Some(mon) = self.mons.get_mut(&n) else { return };
+        let Some(state) = mon.monitor.as_ref().and_then(Monitor::state) else { return };
+        if mon.seen == Some(state.version()) {
+            return;
+        }
+        mon.seen = Some(state.version());
+        if let Err(why) = self.checks.monitor_state(n, state) {
+            self.fail(Kind::Safety, why);
+        }
+    }
+}
+
+impl Mon {
+    fn reach_disk(&mut self, batch: &Batch) {
+        for record in &batch.records {
+            self.disk.absorb(record);
+        }
+        if let Some(checkpoint) = &batch.checkpoint {
+            self.checkpoint = Some(checkpoint.clone());
+        }
+    }
+}
