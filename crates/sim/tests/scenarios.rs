@@ -1,0 +1,243 @@
+//! Stories of what goes wrong in a cluster, told one by one. Each is run with several seeds: the faults are the story's,
+//! what lies between them is chance's.
+
+use sim::network::{HostId, Weather};
+use sim::plan::{Deed, DiskFault, Phase, Planned, Proc, Side, Step};
+use sim::run::run_story;
+use sim::shape::{Host, Shape};
+use sim::timeline::Instant;
+
+/// Seeds of each story.
+const SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
+
+/// Three monitors on hosts 0 to 2, four OSDs on hosts 3 to 6, two clients on hosts 7 and 8; one group.
+fn cluster() -> Shape {
+    let host = |n: u16| Host {
+        id: HostId(n),
+        rack: n % 3,
+        mon: n < 3,
+        osds: if n < 3 { Vec::new() } else { vec![osd(n - 3)] },
+    };
+    Shape {
+        hosts: (0..7).map(host).collect(),
+        mons: 3,
+        osds: 4,
+        size: 3,
+        min_size: 2,
+        pg_num: 1,
+        clients: 2,
+        readers: 0,
+        objects: 6,
+        blocks: 2,
+        busy_ms: 25_000,
+    }
+}
+
+fn osd(n: u16) -> cairn_types::OsdId {
+    cairn_types::OsdId(n.into())
+}
+
+fn hosts(numbers: std::ops::Range<u16>) -> Vec<HostId> {
+    numbers.map(HostId).collect()
+}
+
+/// What happens, by seconds.
+struct Story {
+    shape: Shape,
+    plan: Vec<Planned>,
+}
+
+impl Story {
+    fn of(shape: Shape) -> Story {
+        Story { shape, plan: Vec::new() }
+    }
+
+    fn at(mut self, ms: u64, step: Step) -> Story {
+        self.plan.push(Planned { at: Instant(0).plus_ms(ms), step });
+        self
+    }
+
+    /// Nothing is lost, nothing is answered wrongly, and in the end all is well.
+    fn ends_well(self) {
+        let steps = self.plan.len() as u64;
+        for seed in SEEDS {
+            let outcome = run_story(seed, self.shape.clone(), self.plan.clone(), None, None);
+            if let Some(failure) = outcome.failure {
+                panic!("seed {seed}: {failure}");
+            }
+            assert_eq!(outcome.figures.faults.values().sum::<u64>(), steps, "the whole story is told");
+            assert!(outcome.figures.operations > 300, "{} operations", outcome.figures.operations);
+        }
+    }
+}
+
+fn kill(process: Proc, down_ms: u64) -> Step {
+    Step::Kill { process, down_ms }
+}
+
+#[test]
+fn split_brain() {
+    // Two monitors, two OSDs and a client on either side of the cut, but one monitor of three.
+    let left = [hosts(0..1), hosts(3..5), hosts(7..8)].concat();
+    let right = [hosts(1..3), hosts(5..7), hosts(8..9)].concat();
+    let cut = Step::Cut { from: left, to: right, both_ways: true, for_ms: 9_000 };
+    Story::of(cluster()).at(5_000, cut).ends_well();
+}
+
+#[test]
+fn a_primary_that_clients_do_not_reach_and_monitors_do() {
+    let cut = Step::CutPrimary { from: Side::Clients, for_ms: 8_000 };
+    Story::of(cluster()).at(5_000, cut).ends_well();
+}
+
+#[test]
+fn a_primary_that_monitors_do_not_reach_and_clients_do() {
+    let cut = Step::CutPrimary { from: Side::Monitors, for_ms: 8_000 };
+    Story::of(cluster()).at(5_000, cut).ends_well();
+}
+
+#[test]
+fn a_primary_that_other_osds_do_not_reach_and_clients_do() {
+    // It still has its clients, who still have it: only the lease tells it that it is over.
+    let cut = Step::CutPrimary { from: Side::Osds, for_ms: 8_000 };
+    Story::of(cluster()).at(5_000, cut).ends_well();
+}
+
+#[test]
+fn an_interrupted_backfill() {
+    // An empty disk is filled; who fills it dies, then who is filled.
+    Story::of(Shape { objects: 12, blocks: 4, ..cluster() })
+        .at(5_000, Step::Operator(Deed::Replace(osd(0))))
+        .at(5_060, Step::KillPrimary { down_ms: 1_500 })
+        .at(7_500, kill(Proc::Osd(osd(0)), 900))
+        .at(9_000, Step::Operator(Deed::Out(osd(1))))
+        .at(9_040, kill(Proc::Osd(osd(1)), 2_000))
+        .ends_well();
+}
+
+#[test]
+fn a_replica_that_comes_back_with_divergent_writes() {
+    // The primary loses its replicas while writes are under way, then dies; they go on without it.
+    Story::of(cluster())
+        .at(5_000, Step::CutPrimary { from: Side::Osds, for_ms: 4_000 })
+        .at(5_020, Step::KillPrimary { down_ms: 5_000 })
+        .at(12_000, Step::CutPrimary { from: Side::Everyone, for_ms: 3_000 })
+        .at(12_010, Step::KillPrimary { down_ms: 4_000 })
+        .ends_well();
+}
+
+#[test]
+fn death_of_the_leader_in_each_phase_of_paxos() {
+    // An election is called for each time by the death before; changes of the map keep the log busy.
+    let mut story = Story::of(cluster());
+    let phases = [Phase::Accept, Phase::Prepare, Phase::Promise, Phase::Accepted];
+    for (n, phase) in phases.into_iter().enumerate() {
+        let ms = 4_000 + 4_000 * n as u64;
+        story = story
+            .at(ms, Step::KillLeader { phase, down_ms: 1_500 })
+            .at(ms + 10, Step::Operator(Deed::Down(osd(n as u16))))
+            .at(ms + 400, kill(Proc::Mon(n as u16 % 3), 1_000));
+    }
+    story.ends_well();
+}
+
+#[test]
+fn min_size_broken_and_mended() {
+    // Two of three copies go; what is left serves nobody until one is back.
+    Story::of(Shape { osds: 3, hosts: cluster().hosts[..6].to_vec(), ..cluster() })
+        .at(5_000, Step::KillPrimary { down_ms: 7_000 })
+        .at(6_500, Step::KillPrimary { down_ms: 7_000 })
+        .at(9_000, Step::Operator(Deed::MinSize(1)))
+        .at(11_000, Step::Operator(Deed::MinSize(2)))
+        .ends_well();
+}
+
+#[test]
+fn total_power_loss() {
+    Story::of(cluster())
+        .at(6_000, Step::PowerOff { hosts: hosts(0..7), down_ms: 2_000 })
+        .at(12_000, Step::PowerOff { hosts: hosts(0..7), down_ms: 2_000 })
+        .ends_well();
+}
+
+#[test]
+fn a_disk_that_lies_as_long_as_it_has_power() {
+    // Its host does not lose power: what it said it has, it has.
+    Story::of(cluster())
+        .at(4_000, Step::Disk { osd: osd(0), fault: DiskFault::Lie })
+        .at(9_000, kill(Proc::Osd(osd(1)), 3_000))
+        .ends_well();
+}
+
+#[test]
+fn a_disk_that_rots() {
+    let mut story = Story::of(cluster());
+    for n in 0..12 {
+        story = story.at(5_000 + 1_000 * n, Step::Disk { osd: osd(2), fault: DiskFault::BitRot });
+    }
+    story.at(18_000, Step::Operator(Deed::Replace(osd(2)))).ends_well();
+}
+
+#[test]
+fn a_disk_that_fails_is_replaced() {
+    Story::of(cluster())
+        .at(5_000, Step::Disk { osd: osd(1), fault: DiskFault::WriteError })
+        .at(8_000, Step::Operator(Deed::Replace(osd(1))))
+        .ends_well();
+}
+
+#[test]
+fn an_osd_that_flaps() {
+    let mut story = Story::of(cluster());
+    for n in 0..8 {
+        story = story.at(5_000 + 1_500 * n, kill(Proc::Osd(osd(0)), 700));
+    }
+    story.ends_well();
+}
+
+#[test]
+fn an_acting_set_that_changes_under_a_write() {
+    let mut story = Story::of(cluster());
+    for n in 0..10 {
+        let deed = if n % 2 == 0 { Deed::Out(osd(n / 2 % 4)) } else { Deed::In(osd(n / 2 % 4)) };
+        story = story.at(5_000 + 900 * u64::from(n), Step::Operator(deed));
+    }
+    story.ends_well();
+}
+
+#[test]
+fn a_client_that_is_shut_out_while_it_writes() {
+    // Its writes crawl through a clogged link and arrive after the next one has taken over.
+    Story::of(cluster())
+        .at(5_000, Step::Clog { host: HostId(7), for_ms: 2_500 })
+        .at(5_500, Step::Operator(Deed::Block(0)))
+        .at(9_000, Step::KillPrimary { down_ms: 1_000 })
+        .at(12_000, Step::Operator(Deed::Block(1)))
+        .ends_well();
+}
+
+#[test]
+fn clients_that_are_shut_out_while_their_primary_has_no_lease() {
+    // It hears of it from the monitors and cannot ask its replicas: writes that wait there are refused once, not for ever.
+    Story::of(cluster())
+        .at(5_000, Step::CutPrimary { from: Side::Osds, for_ms: 3_000 })
+        .at(5_300, Step::Operator(Deed::Block(0)))
+        .at(5_350, Step::Operator(Deed::Block(1)))
+        .ends_well();
+}
+
+#[test]
+fn links_that_are_rough_everywhere() {
+    let weather = Weather {
+        delay_min_us: 500,
+        delay_max_us: 60_000,
+        loss_permille: 100,
+        duplication_permille: 50,
+        reordering_permille: 200,
+    };
+    let mut story = Story::of(cluster());
+    for host in hosts(0..7) {
+        story = story.at(4_000, Step::Rough { host, weather, for_ms: 12_000 });
+    }
+    story.ends_well();
+}
