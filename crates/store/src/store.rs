@@ -483,9 +483,12 @@ impl Shared {
     fn add(&self, mut queue: MutexGuard<'_, Queue>, request: Request, bytes: usize) {
         queue.load.add(bytes);
         queue.requests.push_back(request);
-        // The thread takes all at once: who finds others waiting knows that it was woken for them.
-        if queue.requests.len() == 1 {
-            queue.wake();
+        // The thread takes all at once: who finds others waiting knows that it was woken for them. Without the lock,
+        // which it takes first of all when it wakes.
+        let waker = if queue.requests.len() == 1 { queue.waker.clone() } else { None };
+        drop(queue);
+        if let Some(waker) = waker {
+            waker.wake();
         }
     }
 
