@@ -248,7 +248,10 @@ impl Disk {
             }
             // Their answer is told, too, when the store has stopped.
             Job::Ask(answering, token) => {
-                step(&self.store, answering, token, inbox);
+                match answering.plain_reads() {
+                    Some((reads, reading)) => read(&self.store, reads, reading, token, inbox),
+                    None => step(&self.store, answering, token, inbox),
+                }
                 return;
             }
             Job::Usage => {

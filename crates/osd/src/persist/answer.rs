@@ -72,6 +72,22 @@ impl Answering {
         Answering { pgid, state }
     }
 
+    /// The reads that are all it takes, when it is about data and nothing else; all others need
+    /// [`Answering::step`].
+    pub fn plain_reads(&self) -> Option<(Vec<ReadRequest>, Reading)> {
+        let State::Faults { object, faults } = &self.state else { return None };
+        let pg = self.pgid;
+        let read = |fault: &Fault| match fault {
+            Fault::Data { offset, len } => {
+                Some(ReadRequest { pg, object: ObjectId::clone(object), offset: *offset, len: *len })
+            }
+            _ => None,
+        };
+        let reads = faults.iter().map(read).collect::<Option<Vec<_>>>()?;
+        let answers = faults.iter().map(|_| None).collect();
+        Some((reads, Reading { then: Then::Faults(answers) }))
+    }
+
     /// Goes on. On the store's thread.
     ///
     /// # Errors
