@@ -140,7 +140,7 @@ pub enum OpKind {
     OmapSet { entries: List<(Bytes, Bytes)> },
     /// Removes entries.
     OmapRemove { keys: List<Bytes> },
-    /// Removes the entries with `first <= key < end`.
+    /// Removes the entries with `first <= key < end`; OVERFLOW when they are more than [`OMAP_ENTRIES_MAX`].
     OmapRemoveRange { first: Bytes, end: Bytes },
     /// Removes all entries and the header.
     OmapClear,

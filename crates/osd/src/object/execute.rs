@@ -8,7 +8,8 @@ use super::work::{FBIG, Page, Stop, Work, fail};
 use super::{Executed, Sender, Stamp, WRITE_OUTPUT_LEN_MAX, WatchChange};
 use bytes::Bytes;
 use cairn_wire::op::{
-    CALL_LEN_MAX, OBJECT_LEN_MAX, OpKind, OpOutput, OpRequest, OpResult, WatchAction, Watcher,
+    CALL_LEN_MAX, OBJECT_LEN_MAX, OMAP_ENTRIES_MAX, OpKind, OpOutput, OpRequest, OpResult, WatchAction,
+    Watcher,
 };
 use cairn_wire::{ErrorCode, PAYLOAD_LEN_MAX, Payload, SEGMENTS_MAX, Segment};
 use smallvec::smallvec;
@@ -263,6 +264,11 @@ impl Run<'_> {
             }
             OpKind::OmapRemoveRange { first, end } => {
                 work.need()?;
+                // What a store takes out at once is bounded, and a change that it refuses would end every copy's OSD.
+                let (entries, more) = work.omap_range(first, &[], OMAP_ENTRIES_MAX)?;
+                if more && entries.last().is_some_and(|(key, _)| key < end) {
+                    return fail(ErrorCode::OVERFLOW);
+                }
                 work.omap_remove_range(first.clone(), end.clone());
             }
             OpKind::OmapClear => {

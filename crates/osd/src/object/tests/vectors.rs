@@ -33,6 +33,27 @@ fn nothing_remains_of_a_vector_that_fails() {
     assert_eq!(cluster.content(&id), "a");
 }
 
+/// A store refuses to take out more than it can at once, and an OSD whose store refuses a change ends.
+#[test]
+fn a_range_of_more_entries_than_one_change_may_take_out_is_refused() {
+    let mut cluster = Cluster::new();
+    let id = object("o");
+    let key = |n: u32| Bytes::from(format!("{n:05}"));
+    for first in (0..3_000).step_by(1_000) {
+        let entries = (first..first + 1_000).map(|n| (key(n), Bytes::new())).collect();
+        cluster.ok(&id, OpKind::OmapSet { entries });
+    }
+    let range = |first, end| OpKind::OmapRemoveRange { first: key(first), end: key(end) };
+    assert_eq!(cluster.one(&id, range(0, 3_000)).code, ErrorCode::OVERFLOW);
+    assert_eq!(cluster.omap(&id).len(), 3_000);
+    cluster.ok(&id, range(1_000, 2_000));
+    cluster.ok(&id, range(0, 100));
+    assert_eq!(cluster.omap(&id).len(), 1_900);
+    // Those between are gone: what is left of the range is few enough.
+    cluster.ok(&id, range(500, 2_500));
+    assert_eq!(cluster.omap(&id).len(), 900);
+}
+
 #[test]
 fn a_difference_says_where() {
     let mut cluster = Cluster::new();
