@@ -6,7 +6,7 @@
 //! | operations on the objects of a pool, as images and commands use them | [`ObjectIo`] in `io` |
 //! | whole objects: put, get, stat, list, remove | [`objects`] |
 //! | disk images in the layout of RBD format 2 | [`image`] |
-//! | load and its measurement | [`bench`] |
+//! | load and its measurement | [`mod@bench`] |
 //! | which OSD, when to send, when again; pure | [`core`] |
 //! | connections, timers, callers | `driver` |
 

@@ -70,7 +70,7 @@ pub const fn in_order(kinds: &[KindEntry], first: u16, last: u16) -> bool {
     true
 }
 
-/// Makes a table of kinds, `KINDS`, and implements [`Message`](crate::Message) for their types.
+/// Makes a table of kinds, `KINDS`, and implements [`Message`] for their types.
 ///
 /// `range 16..=31;` first, then for each kind a line `16 Type, version 1, oldest 1, "name", sample VALUE;`, with
 /// `older PATH,` before `sample` for a type that still reads an older form.

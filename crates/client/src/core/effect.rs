@@ -20,7 +20,7 @@ pub struct Now {
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct ConnId(pub u64);
 
-/// A vector to carry out. Its bounds were checked ([`crate::core::check`]).
+/// A vector to carry out. Its bounds were checked ([`crate::core::check()`]).
 #[derive(Debug)]
 pub struct Submit<C> {
     /// The object, its pool and hash.

@@ -53,7 +53,7 @@ const UPDATES_MAX: usize = 16;
 pub struct OsdOptions {
     /// Its certificate.
     pub identity: Identity,
-    /// File or device that [`create`] has made its store on.
+    /// File or device that [`create()`] has made its store on.
     pub store: PathBuf,
     /// How the store is opened.
     pub open: OpenOptions,

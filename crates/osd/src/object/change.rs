@@ -190,7 +190,7 @@ pub(crate) fn bounded(from: &mut Reader<'_>, all: &Bytes, len_max: usize) -> Res
 /// object; `None`: the change removes it.
 ///
 /// # Errors
-/// [`BadChange`], with `out` as it was: the change is not one that [`super::execute`] makes.
+/// [`BadChange`], with `out` as it was: the change is not one that [`super::execute()`] makes.
 pub fn apply(
     change: &Blob,
     pg: PgId,

@@ -1,8 +1,8 @@
 //! Objects: vectors of operations on them, and the classes whose methods run beside the data.
 //!
 //! Pure: no store, no clock. A vector is looked at by [`kind_of`], which says how it may be ordered, and run by
-//! [`execute`] over a [`View`] of its object. What the view lacks comes back as [`Fault`]s; whoever drives answers them
-//! and runs the vector again from its start. The outcome of a change is a [`Blob`](cairn_pg::Blob) that each copy turns
+//! [`execute()`] over a [`View`] of its object. What the view lacks comes back as [`Fault`]s; whoever drives answers them
+//! and runs the vector again from its start. The outcome of a change is a [`Blob`] that each copy turns
 //! into store operations with [`apply`]; the bytes a client wrote stay where they are, with the client's checksums.
 //!
 //! Who ends a watch that ran out executes a vector with one `Unwatch` in the name of its client.
