@@ -55,6 +55,24 @@ fn what_was_stored_is_there_after_all_processes_were_killed_at_once() {
     assert!(cluster.pids().is_empty(), "{:?}", cluster.pids());
 }
 
+/// A killed process keeps its files until its last write is done, and looks as if it ran for that long.
+#[test]
+fn a_daemon_that_ends_after_up_found_it_running_is_started() {
+    let cluster = Cluster::new();
+    cluster.json(&UP);
+    cluster.ok(&["dev", "pause", "mon.a"]);
+    let pid_of = |name: &str| cluster.alive().into_iter().find(|(is, _)| is == name).map(|(_, pid)| pid);
+    let paused = pid_of("mon.a").unwrap();
+    let mut up = cluster.command(&UP[..2]).stdout(Stdio::null()).spawn().unwrap();
+    soon("up is at work", || cluster.path(".cairn/run/up.pid").exists());
+    // It has looked when it waits for the monitors.
+    std::thread::sleep(std::time::Duration::from_secs(1));
+    rustix::process::kill_process(paused, rustix::process::Signal::KILL).unwrap();
+    assert!(up.wait().unwrap().success());
+    assert!(pid_of("mon.a").is_some_and(|pid| pid != paused));
+    cluster.ok(&["down"]);
+}
+
 /// `cairn up` in the foreground, when it has said what to do next.
 fn foreground(cluster: &Cluster) -> Child {
     let out = std::fs::File::create(cluster.path("out")).unwrap();

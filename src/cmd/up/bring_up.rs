@@ -4,10 +4,11 @@ use crate::cmd::session::Session;
 use crate::local::start::{Started, spawn};
 use crate::local::stop::stop;
 use crate::local::store::{self, Found};
-use cairn_conf::{DaemonConf, Layout, running};
+use cairn_conf::{DaemonConf, Held, Layout, running};
 use cairn_mon::service::status::Status;
 use cairn_mon::service::{OsdCommand, PoolCommand, Request};
 use cairn_types::{EntityKind, EntityName, PoolId};
+use std::time::Duration;
 
 /// The pool that a new cluster gets.
 const FIRST_POOL: &str = "vms";
@@ -20,6 +21,8 @@ pub struct Daemons {
     layout: Layout,
     is_followed: bool,
     left_out: Vec<EntityName>,
+    /// Those that ran already. One may be about to end: a killed process keeps its files until its last write is done.
+    found: Vec<(EntityName, Held)>,
     /// Those that have not ended.
     pub started: Vec<Started>,
 }
@@ -27,7 +30,7 @@ pub struct Daemons {
 impl Daemons {
     /// None yet. `is_followed`: they are to end with this process.
     pub fn new(layout: Layout, is_followed: bool) -> Self {
-        Daemons { layout, is_followed, left_out: Vec::new(), started: Vec::new() }
+        Daemons { layout, is_followed, left_out: Vec::new(), found: Vec::new(), started: Vec::new() }
     }
 
     /// The cluster's directory.
@@ -45,15 +48,27 @@ impl Daemons {
         let follow = self.is_followed.then(std::process::id);
         let first = self.started.len();
         for name in self.layout.daemons()?.into_iter().filter(|name| name.kind() == kind) {
-            if !self.left_out.contains(&name) && running(&self.layout.pid_file(&name))?.is_none() {
-                self.started.push(spawn(&self.layout, &name, follow)?);
+            if self.left_out.contains(&name) {
+                continue;
+            }
+            match running(&self.layout.pid_file(&name))? {
+                Some(held) => self.found.push((name, held)),
+                None => self.started.push(spawn(&self.layout, &name, follow)?),
             }
         }
         self.started[first..].iter_mut().try_for_each(|started| started.wait_until_known(&self.layout))
     }
 
-    /// Whether all that were started run still; if not, the reason is the error.
+    /// Whether all that were started run still; if not, the reason is the error. Those that ran before and have ended
+    /// are started.
     pub fn check(&mut self) -> anyhow::Result<()> {
+        let follow = self.is_followed.then(std::process::id);
+        for (name, held) in std::mem::take(&mut self.found) {
+            match held.wait(Duration::ZERO)? {
+                true => self.started.push(spawn(&self.layout, &name, follow)?),
+                false => self.found.push((name, held)),
+            }
+        }
         self.started.iter_mut().try_for_each(|started| started.check(&self.layout))
     }
 
