@@ -2,6 +2,8 @@
 //!
 //! The steps and their order are those of `OSDMap::_pg_to_up_acting_osds` (Ceph's `src/osd/OSDMap.cc`).
 
+mod map;
+
 use crate::hash::{hash_bytes, hash2};
 use crate::{NO_ITEM, Placer, Scratch};
 use cairn_types::{OsdId, PgId, PoolId, Weight};

@@ -1,7 +1,7 @@
 //! Where the groups of a map are, worked out from the map as every client does, and how they are by the mgr's digest.
 
 use anyhow::anyhow;
-use cairn_crush::placement::{self, OsdState, Osds, Overrides, PgMapping, Placement};
+use cairn_crush::placement::{self, Osds, Overrides, PgMapping, Placement};
 use cairn_crush::{NO_ITEM, Placer, Scratch};
 use cairn_mon::service::crush;
 use cairn_types::{Digest, OsdId, OsdMap, PgId, PgState, Pool, PoolId};
@@ -42,22 +42,7 @@ impl<'a> Places<'a> {
     pub fn new(map: &'a OsdMap, digest: Option<&'a Digest>) -> anyhow::Result<Self> {
         let crush = crush::decode(&map.crush)?;
         let placer = Placer::new(&crush).map_err(|error| anyhow!("the CRUSH map cannot be used: {error}"))?;
-        let mut osds = Osds::default();
-        for (&osd, info) in &map.osds {
-            let (weight, primary_affinity) = (info.weight, info.primary_affinity);
-            osds.set(osd, OsdState { exists: true, is_up: info.up, weight, primary_affinity });
-        }
-        let ids = |osds: &Vec<OsdId>| osds.iter().map(|osd| osd.0).collect();
-        let overrides = Overrides {
-            upmap: map.upmap.iter().map(|(pg, osds)| (*pg, ids(osds))).collect(),
-            upmap_items: map
-                .upmap_items
-                .iter()
-                .map(|(pg, items)| (*pg, items.iter().map(|(from, to)| (from.0, to.0)).collect()))
-                .collect(),
-            pg_temp: map.pg_temp.iter().map(|(pg, osds)| (*pg, ids(osds))).collect(),
-            primary_temp: map.primary_temp.clone(),
-        };
+        let (osds, overrides) = (Osds::from(map), Overrides::from(map));
         let well = PgState::ACTIVE | PgState::CLEAN;
         let is_digest_whole = digest.is_some_and(|digest| {
             let groups: u64 = map.pools.values().map(|pool| u64::from(pool.pg_num)).sum();
@@ -69,15 +54,7 @@ impl<'a> Places<'a> {
 
     /// All groups of a pool.
     pub fn of_pool(&self, id: PoolId, pool: &Pool) -> Vec<Placed> {
-        let rules = placement::Pool {
-            id,
-            size: pool.size.into(),
-            pg_num: pool.pg_num,
-            pgp_num: pool.pgp_num,
-            rule: pool.crush_rule as usize,
-            is_positional: false,
-            is_seeded: true,
-        };
+        let rules = placement::Pool::of_map(id, pool);
         let placement = Placement { placer: &self.placer, osds: &self.osds, overrides: &self.overrides };
         let (mut scratch, mut found) = (Scratch::new(), PgMapping::default());
         let all = 0..pool.pg_num;

@@ -104,36 +104,11 @@ impl Maps {
     fn prepare(&mut self) {
         let map = &self.map;
         self.targets.clear();
-        self.osds = Osds::default();
-        for (&osd, info) in &map.osds {
-            let state = placement::OsdState {
-                exists: true,
-                is_up: info.up,
-                weight: info.weight,
-                primary_affinity: info.primary_affinity,
-            };
-            self.osds.set(osd, state);
-        }
-        let numbers = |osds: &Vec<OsdId>| osds.iter().map(|osd| osd.0).collect();
-        let pairs = |items: &Vec<(OsdId, OsdId)>| items.iter().map(|(from, to)| (from.0, to.0)).collect();
-        self.overrides = Overrides {
-            upmap: map.upmap.iter().map(|(&pg, osds)| (pg, numbers(osds))).collect(),
-            upmap_items: map.upmap_items.iter().map(|(&pg, items)| (pg, pairs(items))).collect(),
-            pg_temp: map.pg_temp.iter().map(|(&pg, osds)| (pg, numbers(osds))).collect(),
-            primary_temp: map.primary_temp.clone(),
-        };
+        self.osds = Osds::from(&**map);
+        self.overrides = Overrides::from(&**map);
         let pool = |(&id, pool): (&PoolId, &cairn_types::Pool)| {
-            let placed = placement::Pool {
-                id,
-                size: pool.size.into(),
-                pg_num: pool.pg_num,
-                pgp_num: pool.pgp_num,
-                rule: pool.crush_rule as usize,
-                is_positional: false,
-                is_seeded: true,
-            };
             // No map that passes its own check has 0 groups; placement divides by both.
-            (pool.pg_num > 0 && pool.pgp_num > 0).then_some((id, placed))
+            (pool.pg_num > 0 && pool.pgp_num > 0).then(|| (id, placement::Pool::of_map(id, pool)))
         };
         self.pools = map.pools.iter().filter_map(pool).collect();
     }

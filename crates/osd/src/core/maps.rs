@@ -64,12 +64,12 @@ impl View {
             Some((view, _)) if *view.osds == new => Arc::clone(&view.osds),
             _ => Arc::new(new),
         };
-        let osds = shared(osds(map));
+        let osds = shared(Osds::from(map));
         let states = match before {
             Some((view, before)) if before.osds == map.osds => Arc::clone(&view.states),
             _ => Arc::new(states(map)),
         };
-        let overrides = overrides(map);
+        let overrides = Overrides::from(map);
         let overrides = match before {
             Some((view, _)) if *view.overrides == overrides => Arc::clone(&view.overrides),
             _ => Arc::new(overrides),
@@ -135,20 +135,6 @@ impl View {
     }
 }
 
-fn osds(map: &OsdMap) -> Osds {
-    let mut osds = Osds::default();
-    for (&osd, info) in &map.osds {
-        let state = placement::OsdState {
-            exists: true,
-            is_up: info.up,
-            weight: info.weight,
-            primary_affinity: info.primary_affinity,
-        };
-        osds.set(osd, state);
-    }
-    osds
-}
-
 fn states(map: &OsdMap) -> BTreeMap<OsdId, OsdState> {
     let state = |info: &cairn_types::OsdInfo| OsdState {
         up: info.up,
@@ -159,28 +145,9 @@ fn states(map: &OsdMap) -> BTreeMap<OsdId, OsdState> {
     map.osds.iter().map(|(&osd, info)| (osd, state(info))).collect()
 }
 
-fn overrides(map: &OsdMap) -> Overrides {
-    let numbers = |set: &Vec<OsdId>| set.iter().map(|osd| osd.0).collect();
-    let pairs = |items: &Vec<(OsdId, OsdId)>| items.iter().map(|(from, to)| (from.0, to.0)).collect();
-    Overrides {
-        upmap: map.upmap.iter().map(|(&pg, set)| (pg, numbers(set))).collect(),
-        upmap_items: map.upmap_items.iter().map(|(&pg, items)| (pg, pairs(items))).collect(),
-        pg_temp: map.pg_temp.iter().map(|(&pg, set)| (pg, numbers(set))).collect(),
-        primary_temp: map.primary_temp.clone(),
-    }
-}
-
 fn pools(map: &OsdMap) -> BTreeMap<PoolId, PoolView> {
     let view = |id: PoolId, pool: &cairn_types::Pool| PoolView {
-        placement: placement::Pool {
-            id,
-            size: u32::from(pool.size),
-            pg_num: pool.pg_num,
-            pgp_num: pool.pgp_num,
-            rule: pool.crush_rule as usize,
-            is_positional: false,
-            is_seeded: true,
-        },
+        placement: placement::Pool::of_map(id, pool),
         size: usize::from(pool.size),
         min_size: usize::from(pool.min_size),
     };
