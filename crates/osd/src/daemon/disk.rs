@@ -1,11 +1,11 @@
 //! Between the core and the store: transactions in order, questions, and what comes back, all that waits at once.
 
 use crate::core::{Query, QueryAnswer, QueryToken, Superblock, Usage};
-use crate::object::{BadChange, apply, unpack};
+use crate::object::BadChange;
 use crate::persist::{
     Answering, GroupWriter, MapsKept, Reading, Step, begin_removal, maps_transaction, superblock_op, sweep,
 };
-use cairn_pg::{PersistToken, PersistedPg, PgTransaction, StoreChange};
+use cairn_pg::{PersistToken, PersistedPg, PgTransaction};
 use cairn_store::{Op, ReadData, ReadError, Store, StoreError, Transaction, TransactionError};
 use cairn_types::{Epoch, OsdMap, OsdMapIncremental, PgId};
 use parking_lot::Mutex;
@@ -133,25 +133,7 @@ impl Disk {
     /// A change that is none: the copies would differ, so the process has to end.
     pub fn persist(&mut self, pgid: PgId, txn: &PgTransaction) -> Result<(), BadChange> {
         let writer = self.writers.entry(pgid).or_insert_with(|| GroupWriter::new(pgid));
-        let mut out = Transaction::default();
-        writer.begin(&mut out);
-        for change in &txn.objects {
-            match change {
-                StoreChange::Apply { payload, objects } => {
-                    for (object, version) in objects {
-                        apply(payload, pgid, object, *version, &mut out)?;
-                    }
-                }
-                StoreChange::Put { object, version, data } => unpack(data, pgid, object, *version, &mut out)?,
-                StoreChange::Remove(object) => {
-                    // Whether it is there or not.
-                    let object = cairn_types::ObjectId::clone(object);
-                    out.ops.push(Op::Touch(pgid, object.clone()));
-                    out.ops.push(Op::Remove(pgid, object));
-                }
-            }
-        }
-        writer.write(txn, &mut out);
+        let out = writer.transaction(txn)?;
         self.commit(out, News::Persisted(pgid, txn.token));
         Ok(())
     }

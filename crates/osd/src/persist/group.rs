@@ -1,10 +1,11 @@
 //! A group's own state as omap entries of one object in its collection.
 
 use super::{FormError, OWN_POOL, PersistError, form};
+use crate::object::{BadChange, apply, unpack};
 use bytes::{BufMut, Bytes, BytesMut};
 use cairn_pg::{
     LogChange, LogEntry, MissingItem, MissingSet, ObjectKey, PastIntervals, PersistedPg, PgInfo, PgLog,
-    PgTransaction, Version,
+    PgTransaction, StoreChange, Version,
 };
 use cairn_store::{Engine, Op, ReadError, Transaction};
 use cairn_types::{Epoch, ObjectId, PgId, SnapId};
@@ -76,6 +77,33 @@ impl GroupWriter {
     pub fn of(persisted: &PersistedPg) -> GroupWriter {
         let entries = persisted.log.iter().map(|entry| entry.version).collect();
         GroupWriter { pgid: persisted.info.pgid, meta: meta_object(), entries, exists: true }
+    }
+
+    /// All of a transaction, objects and the group's own state, as the store's.
+    ///
+    /// # Errors
+    /// A change that is none: the copies would differ, so whoever drives has to end.
+    pub fn transaction(&mut self, txn: &PgTransaction) -> Result<Transaction, BadChange> {
+        let (pgid, mut out) = (self.pgid, Transaction::default());
+        self.begin(&mut out);
+        for change in &txn.objects {
+            match change {
+                StoreChange::Apply { payload, objects } => {
+                    for (object, version) in objects {
+                        apply(payload, pgid, object, *version, &mut out)?;
+                    }
+                }
+                StoreChange::Put { object, version, data } => unpack(data, pgid, object, *version, &mut out)?,
+                StoreChange::Remove(object) => {
+                    // Whether it is there or not.
+                    let object = ObjectId::clone(object);
+                    out.ops.push(Op::Touch(pgid, object.clone()));
+                    out.ops.push(Op::Remove(pgid, object));
+                }
+            }
+        }
+        self.write(txn, &mut out);
+        Ok(out)
     }
 
     /// First of a transaction: makes the collection if it is not there.

@@ -6,21 +6,21 @@ use crate::canary::Canary;
 use crate::plan::{DiskFault, Proc};
 use crate::rng::Rng;
 use cairn_osd::core::{Event as OsdEvent, Query, QueryToken, Superblock, Usage};
-use cairn_osd::object::{BadChange, apply, unpack};
+use cairn_osd::object::BadChange;
 use cairn_osd::persist::{
     Answering, GroupWriter, Host, MapsKept, PersistError, Reading, Step, begin_removal, create_host,
     load_host, maps_transaction, superblock_op, sweep,
 };
-use cairn_pg::{PersistToken, PgTransaction, StoreChange};
+use cairn_pg::{PersistToken, PgTransaction};
 use cairn_store::device::Wait;
 use cairn_store::device::sim::{Cut, Fault, FaultRule, Image, OpKind, SimDevice, SimHandle, SimOptions};
 use cairn_store::engine::runner::Inline;
 use cairn_store::format::superblock::Superblock as StoreSuperblock;
 use cairn_store::fsck::{self, FsckOptions};
 use cairn_store::{
-    CreateOptions, Engine, Event, Op, OpenOptions, ReadData, ReadError, StoreError, SubmitError, Transaction,
+    CreateOptions, Engine, Event, OpenOptions, ReadData, ReadError, StoreError, SubmitError, Transaction,
 };
-use cairn_types::{Epoch, ObjectId, OsdId, OsdMap, OsdMapIncremental, PgId};
+use cairn_types::{Epoch, OsdId, OsdMap, OsdMapIncremental, PgId};
 use std::collections::{BTreeMap, VecDeque};
 
 /// Bytes of a device; sparse in memory.
@@ -226,25 +226,7 @@ impl Disk {
 
     pub fn persist(&mut self, pgid: PgId, txn: &PgTransaction) -> Result<(), BadChange> {
         let writer = self.writers.entry(pgid).or_insert_with(|| GroupWriter::new(pgid));
-        let mut out = Transaction::default();
-        writer.begin(&mut out);
-        for change in &txn.objects {
-            match change {
-                StoreChange::Apply { payload, objects } => {
-                    for (object, version) in objects {
-                        apply(payload, pgid, object, *version, &mut out)?;
-                    }
-                }
-                StoreChange::Put { object, version, data } => unpack(data, pgid, object, *version, &mut out)?,
-                StoreChange::Remove(object) => {
-                    // Whether it is there or not.
-                    let object = ObjectId::clone(object);
-                    out.ops.push(Op::Touch(pgid, object.clone()));
-                    out.ops.push(Op::Remove(pgid, object));
-                }
-            }
-        }
-        writer.write(txn, &mut out);
+        let out = writer.transaction(txn)?;
         self.commit(out, Job::Group(pgid, txn.token));
         Ok(())
     }
