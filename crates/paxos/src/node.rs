@@ -310,6 +310,13 @@ impl Node {
         if next < from.plus(self.ledger.params.alpha) { Standing::Leaving } else { Standing::Retired }
     }
 
+    /// Whether a change of members is under way, as far as this monitor knows: one that was removed by it must go on
+    /// answering. See [`Standing::Leaving`].
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        self.state.decided < self.fill_to()
+    }
+
     /// Why it stopped answering, if it did.
     #[must_use]
     pub fn poisoned(&self) -> Option<Poison> {

@@ -149,7 +149,7 @@ impl Node {
     /// A membership change is complete when the slots up to here are decided: those before its start
     /// by the old members, and alpha more so that a removed member knows that it is not needed. A
     /// quiet leader fills them with no-ops.
-    fn fill_to(&self) -> Slot {
+    pub(crate) fn fill_to(&self) -> Slot {
         match self.ledger.configs.newest() {
             Some((from, _)) if from > Slot(1) => Slot(from.0 - 1 + self.ledger.params.alpha),
             _ => Slot::ZERO,

@@ -1,5 +1,6 @@
 //! Deliberate bugs, by name: each must be found, or the checkers do not see.
 
+use crate::shape::Profile;
 use cairn_paxos::Canary as Log;
 use cairn_pg::Canary as Group;
 use cairn_store::Canary as Store;
@@ -15,11 +16,13 @@ pub enum Canary {
     Paxos(Log),
     /// An OSD that starts again has forgotten the blocklist of the maps it kept.
     ForgetBlocklist,
+    /// An OSD wants to be woken at once, always.
+    Spin,
 }
 
 impl Canary {
     /// All that random runs have to find, with the names that the command line takes.
-    pub const ALL: [(&'static str, Canary); 12] = [
+    pub const ALL: [(&'static str, Canary); 18] = [
         ("acknowledge-before-persisting", Canary::Pg(Group::AckBeforePersist)),
         ("one-replica-not-durable", Canary::Pg(Group::AckWithOneReplicaNotDurable)),
         ("forget-up-thru", Canary::Pg(Group::ForgetUpThru)),
@@ -32,19 +35,34 @@ impl Canary {
         ("forget-blocklist", Canary::ForgetBlocklist),
         ("store-record-not-durable", Canary::Store(Store::RecordNotDurable)),
         ("store-reuses-early", Canary::Store(Store::EarlyReuse)),
-    ];
-
-    /// Those that random runs of a whole cluster have not found so far: they need moments too rare for it. The tests of
-    /// the log, of the store and of the group find them.
-    pub const TOO_RARE: [(&'static str, Canary); 8] = [
-        ("ignore-prior-lease", Canary::Pg(Group::IgnorePriorLease)),
-        ("skip-checksum", Canary::Store(Store::NoChecksum)),
-        ("store-acknowledges-early", Canary::Store(Store::EarlyAcknowledgement)),
         ("accept-old-ballot", Canary::Paxos(Log::AcceptOldBallot)),
         ("count-twice-in-a-quorum", Canary::Paxos(Log::CountMemberTwice)),
         ("log-acknowledges-before-persisting", Canary::Paxos(Log::AckBeforePersist)),
         ("forget-promise", Canary::Paxos(Log::ForgetPromise)),
         ("trim-paxos-log-too-far", Canary::Paxos(Log::TrimTooFar)),
+        ("spin", Canary::Spin),
+    ];
+
+    /// Its name.
+    pub fn name(self) -> Option<&'static str> {
+        let mut all = Canary::ALL.iter().chain(&Canary::TOO_RARE);
+        all.find(|(_, canary)| *canary == self).map(|(name, _)| *name)
+    }
+
+    /// The profile whose faults meet what it breaks.
+    pub fn profile(self) -> Profile {
+        match self {
+            Canary::Paxos(_) => Profile::Monitors,
+            _ => Profile::Narrow,
+        }
+    }
+
+    /// Those that random runs of a whole cluster have not found so far: they need moments too rare for it. The tests of
+    /// the store and of the group find them.
+    pub const TOO_RARE: [(&'static str, Canary); 3] = [
+        ("ignore-prior-lease", Canary::Pg(Group::IgnorePriorLease)),
+        ("skip-checksum", Canary::Store(Store::NoChecksum)),
+        ("store-acknowledges-early", Canary::Store(Store::EarlyAcknowledgement)),
     ];
 }
 

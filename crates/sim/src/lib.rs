@@ -10,15 +10,18 @@
 //! | links between hosts | `network` |
 //! | the cluster: processes, disks, power, the operator | `world` |
 //! | what must hold; the deliberate bugs that must be found | `check`, `canary` |
-//! | one seed from start to verdict; the shortest plan that fails | `run`, `shrink` |
+//! | one seed from start to verdict; one that never ends | `run`, `watch` |
+//! | the shortest plan that fails; what is told of it and of many runs | `shrink`, `report` |
 
 pub mod canary;
 pub mod check;
 pub mod network;
 pub mod plan;
+pub mod report;
 pub mod rng;
 pub mod run;
 pub mod shape;
 pub mod shrink;
 pub mod timeline;
+pub mod watch;
 pub mod world;

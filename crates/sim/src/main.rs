@@ -2,20 +2,15 @@
 
 use clap::Parser;
 use sim::canary::Canary;
-use sim::run::{Options, last_lines, plan_of, run, run_plan, shorten};
+use sim::report::{Report, Totals, commit};
+use sim::run::{Options, plan_of, run, run_plan};
 use sim::shape::Profile;
-use sim::world::{Failure, Kind};
-use std::collections::BTreeMap;
+use sim::world::Failure;
 use std::io::Write;
 use std::ops::RangeInclusive;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
-
-/// Tries to shorten the plan of a seed that fails.
-const SHRINK_TRIES_MAX: usize = 200;
-/// Lines of each process that are shown of a failure.
-const LAST_LINES: usize = 12;
 
 /// Runs whole clusters from seeds and looks whether what must hold holds.
 #[derive(Parser)]
@@ -73,30 +68,34 @@ fn main() -> ExitCode {
     let threads =
         args.threads.or_else(|| Some(std::thread::available_parallelism().ok()?.get())).unwrap_or(1);
     let deadline = args.minutes.map(|minutes| start + Duration::from_secs(60 * minutes));
-    let shared = Shared { seeds: Mutex::new(seeds), totals: Mutex::default(), failures: Mutex::default() };
+    let shared = Shared { seeds: Mutex::new(seeds), progress: Mutex::default() };
     std::thread::scope(|scope| {
         for _ in 0..threads.max(1) {
             scope.spawn(|| shared.work(options, args.keep_going, deadline, start));
         }
     });
-    let totals = lock(&shared.totals);
-    totals.progress(start);
-    println!("\n{}", totals.faults());
-    let failures = lock(&shared.failures);
-    println!("{}", by_kind(&failures));
-    if let Some((seed, failure)) =
-        failures.first_key_value().filter(|_| !args.keep_going && args.canary.is_none())
-    {
-        explain(*seed, options, failure);
+    let totals = &lock(&shared.progress).totals;
+    progress_line(totals, start);
+    let wall_s = start.elapsed().as_secs_f64();
+    println!("\n\n{}", totals.table(options, &commit(), wall_s));
+    // A canary is only looked for; nobody has to explain it.
+    let first = totals.failures.first_key_value().filter(|_| !args.keep_going && args.canary.is_none());
+    if let Some((seed, failure)) = first {
+        eprintln!("{}", Report::of(*seed, options, failure.clone()));
     }
-    if failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    if totals.failures.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// What the threads share.
 struct Shared {
     seeds: Mutex<RangeInclusive<u64>>,
-    totals: Mutex<Totals>,
-    failures: Mutex<BTreeMap<u64, Failure>>,
+    progress: Mutex<Progress>,
+}
+
+#[derive(Default)]
+struct Progress {
+    totals: Totals,
+    shown: Option<Instant>,
 }
 
 /// A thread that panicked while it held the lock left nothing half done.
@@ -110,30 +109,36 @@ impl Shared {
             let is_over = deadline.is_some_and(|deadline| Instant::now() >= deadline);
             // A canary is only looked for; nobody has to explain it.
             let keep_going = keep_going && options.canary.is_none();
-            if is_over || (!keep_going && !lock(&self.failures).is_empty()) {
+            if is_over || (!keep_going && !lock(&self.progress).totals.failures.is_empty()) {
                 return;
             }
             let Some(seed) = lock(&self.seeds).next() else { return };
             let outcome = run(seed, options);
-            let mut totals = lock(&self.totals);
-            totals.add(&outcome.figures);
-            totals.progress_now_and_then(start);
-            if let Some(failure) = outcome.failure {
+            if let Some(failure) = &outcome.failure {
                 eprintln!("\nseed {seed} of profile {} at commit {}: {failure}", options.profile, commit());
-                lock(&self.failures).insert(seed, failure);
+            }
+            let mut progress = lock(&self.progress);
+            progress.totals.add(seed, &outcome.figures, outcome.failure);
+            if progress.shown.is_none_or(|shown| shown.elapsed() >= Duration::from_secs(1)) {
+                progress.shown = Some(Instant::now());
+                progress_line(&progress.totals, start);
             }
         }
     }
 }
 
-fn by_kind(failures: &BTreeMap<u64, Failure>) -> String {
-    let count = |kind| failures.values().filter(|failure| failure.kind == kind).count();
-    format!(
-        "failures: {} of safety, {} of liveness, {} crashes",
-        count(Kind::Safety),
-        count(Kind::Liveness),
-        count(Kind::Crash)
-    )
+fn progress_line(totals: &Totals, start: Instant) {
+    print!(
+        "\r{} seeds, {:.1} seeds/s, {:.2} virtual hours, {} events, {} operations checked, {} faults   ",
+        totals.seeds,
+        totals.seeds as f64 / start.elapsed().as_secs_f64(),
+        totals.hours(),
+        totals.figures.events,
+        totals.figures.operations,
+        totals.faults(),
+    );
+    // Nobody reads it: nothing is lost.
+    let _ = std::io::stdout().flush();
 }
 
 fn verdict(failure: Option<&Failure>) -> ExitCode {
@@ -143,77 +148,5 @@ fn verdict(failure: Option<&Failure>) -> ExitCode {
             eprintln!("{failure}");
             ExitCode::FAILURE
         }
-    }
-}
-
-fn explain(seed: u64, options: Options, failure: &Failure) {
-    let plan = shorten(seed, options, failure, SHRINK_TRIES_MAX);
-    eprintln!("The faults that it takes ({} of {}):", plan.len(), plan_of(seed, options).len());
-    for planned in &plan {
-        eprintln!("  {planned}");
-    }
-    eprintln!("What each process did last:");
-    for line in last_lines(seed, options, plan, LAST_LINES) {
-        eprintln!("  {line}");
-    }
-    eprintln!("Again: cargo run --release -p sim -- --profile {} --seed {seed} [--trace]", options.profile);
-}
-
-/// The commit that runs.
-fn commit() -> String {
-    let said = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
-    let said = said.ok().filter(|output| output.status.success());
-    said.map_or_else(
-        || "unknown".to_owned(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    )
-}
-
-#[derive(Default)]
-struct Totals {
-    seeds: u64,
-    virtual_us: u64,
-    events: u64,
-    operations: u64,
-    faults: BTreeMap<&'static str, u64>,
-    shown: Option<Instant>,
-}
-
-impl Totals {
-    fn add(&mut self, figures: &sim::world::Figures) {
-        self.seeds += 1;
-        self.virtual_us += figures.virtual_us;
-        self.events += figures.events;
-        self.operations += figures.operations;
-        for (kind, count) in &figures.faults {
-            *self.faults.entry(kind).or_default() += count;
-        }
-    }
-
-    fn progress_now_and_then(&mut self, start: Instant) {
-        if self.shown.is_none_or(|shown| shown.elapsed() >= Duration::from_secs(1)) {
-            self.shown = Some(Instant::now());
-            self.progress(start);
-        }
-    }
-
-    fn progress(&self, start: Instant) {
-        let seconds = start.elapsed().as_secs_f64();
-        let hours = self.virtual_us as f64 / 3.6e9;
-        print!(
-            "\r{} seeds, {:.1} seeds/s, {hours:.2} virtual hours, {} events, {} operations checked, {} faults   ",
-            self.seeds,
-            self.seeds as f64 / seconds,
-            self.events,
-            self.operations,
-            self.faults.values().sum::<u64>(),
-        );
-        // Nobody reads it: nothing is lost.
-        let _ = std::io::stdout().flush();
-    }
-
-    fn faults(&self) -> String {
-        let each: Vec<String> = self.faults.iter().map(|(kind, count)| format!("{kind} {count}")).collect();
-        format!("faults: {}", each.join(", "))
     }
 }

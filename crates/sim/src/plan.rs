@@ -1,17 +1,20 @@
 //! What goes wrong, and when, and what the operator does: drawn from the seed before the run, as data, so that it
 //! can be shortened and printed.
 
+mod monitors;
+
 use crate::network::{HostId, Weather};
 use crate::rng::Rng;
 use crate::shape::{Profile, Shape};
 use crate::timeline::Instant;
 use cairn_types::OsdId;
+pub use monitors::{Ambush, WhichMon};
 use std::fmt;
 
 /// A process.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub enum Proc {
-    /// A monitor, by the number of its host.
+    /// A monitor, by its number. In a plan it may be one that is not there, and stands for one that is.
     Mon(u16),
     /// An OSD.
     Osd(OsdId),
@@ -22,7 +25,7 @@ pub enum Proc {
 impl fmt::Display for Proc {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Proc::Mon(n) => write!(f, "mon.h{n}"),
+            Proc::Mon(n) => write!(f, "mon.{n}"),
             Proc::Osd(osd) => write!(f, "{osd}"),
             Proc::Client(n) => write!(f, "client.{n}"),
         }
@@ -156,6 +159,13 @@ pub enum Step {
         /// When it is started again.
         down_ms: u64,
     },
+    /// The monitor that leads is stopped and goes on.
+    PauseLeader {
+        /// When it goes on.
+        for_ms: u64,
+    },
+    /// Something waits for the monitors.
+    Ambush(Ambush),
     /// The operator does something.
     Operator(Deed),
 }
@@ -179,6 +189,12 @@ pub enum Deed {
     MinSize(u32),
     /// Changes `size`.
     Size(u32),
+    /// Adds a monitor on a host, unless one is there or there are five.
+    AddMon(HostId),
+    /// Removes a monitor, unless it is the last.
+    RemoveMon(WhichMon),
+    /// Changes a setting so many times, one after the other: a slot of the monitors' log each.
+    Configure(u32),
 }
 
 /// A step and when.
@@ -215,6 +231,11 @@ impl Step {
             Step::Operator(Deed::Down(_)) => "marked down",
             Step::Operator(Deed::Replace(_)) => "replaced disk",
             Step::Operator(Deed::MinSize(_) | Deed::Size(_)) => "pool size",
+            Step::Operator(Deed::AddMon(_)) => "monitor added",
+            Step::Operator(Deed::RemoveMon(_)) => "monitor removed",
+            Step::Operator(Deed::Configure(_)) => "settings",
+            Step::PauseLeader { .. } => "leader paused",
+            Step::Ambush(ambush) => ambush.kind(),
         }
     }
 }
@@ -224,6 +245,7 @@ pub fn draw(seed: u64, profile: Profile, shape: &Shape) -> Vec<Planned> {
     let rng = &mut Rng::fork(seed, "plan");
     let per_minute = match profile {
         Profile::Narrow => rng.between(30, 90),
+        Profile::Monitors => rng.between(60, 150),
         Profile::Light => rng.between(6, 20),
         Profile::Heavy => rng.between(15, 60),
     };
@@ -268,10 +290,12 @@ fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
     };
     let spell_ms = [rng.between(10, 400), rng.between(400, 3_000), rng.between(3_000, 12_000)];
     let for_ms = spell_ms[rng.below(3) as usize];
-    if profile == Profile::Narrow {
-        return draw_narrow(rng, shape, osd, process, for_ms);
+    match profile {
+        Profile::Narrow => return draw_narrow(rng, shape, osd, process, for_ms),
+        Profile::Monitors => return monitors::draw_all(rng, shape, for_ms),
+        Profile::Light | Profile::Heavy => {}
     }
-    match rng.below(if profile == Profile::Light { 90 } else { 116 }) {
+    match rng.below(if profile == Profile::Light { 90 } else { 124 }) {
         0..=17 => Step::Kill { process, down_ms: for_ms },
         18..=25 => Step::Pause { process, for_ms },
         26..=33 => draw_cut(rng, shape, any_host, for_ms),
@@ -306,7 +330,8 @@ fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
         100..=105 => Step::Operator(Deed::Reweight(osd, rng.between(0, 1_000) as u32)),
         106..=109 => Step::Operator(Deed::Replace(osd)),
         110..=113 => Step::Operator(Deed::MinSize(rng.between(1, 2) as u32)),
-        _ => Step::Operator(Deed::Size(rng.between(2, 3) as u32)),
+        114..=115 => Step::Operator(Deed::Size(rng.between(2, 3) as u32)),
+        _ => monitors::draw_some(rng, shape, for_ms),
     }
 }
 
@@ -391,6 +416,6 @@ mod tests {
             assert!(plan.is_sorted_by_key(|planned| planned.at));
             kinds.extend(plan.iter().map(|planned| planned.step.kind()));
         }
-        assert_eq!(kinds.len(), 20, "{kinds:?}");
+        assert_eq!(kinds.len(), 26, "{kinds:?}");
     }
 }

@@ -5,6 +5,7 @@ use crate::plan::{self, Planned};
 use crate::shape::{Profile, Shape};
 use crate::shrink::shrink;
 use crate::timeline::Instant;
+use crate::watch::{Beat, PATIENCE, Pulse, watch};
 use crate::world::{Failure, Figures, Kind, Listener, World};
 use std::cell::RefCell;
 use std::collections::{BTreeMap, VecDeque};
@@ -31,7 +32,19 @@ pub struct Outcome {
 
 /// Runs a seed with the plan that is drawn from it.
 pub fn run(seed: u64, options: Options) -> Outcome {
-    run_plan(seed, options, plan_of(seed, options), None)
+    run_watched(seed, options, plan_of(seed, options))
+}
+
+/// Runs a seed with another plan, and does not wait for what never ends.
+fn run_watched(seed: u64, options: Options, plan: Vec<Planned>) -> Outcome {
+    let shape = Shape::draw(seed, options.profile);
+    let world = move |pulse| run_world(seed, shape, plan, options.canary, None, pulse);
+    watch(PATIENCE, world).unwrap_or_else(|Beat { at, who, events }| {
+        let who = who.map_or_else(|| "the world".to_owned(), |who| who.to_string());
+        let what = format!("{who} spins within event {events}");
+        let failure = Failure { kind: Kind::Crash, at, what };
+        Outcome { failure: Some(failure), figures: Figures::default() }
+    })
 }
 
 /// The plan of a seed.
@@ -52,8 +65,20 @@ pub fn run_story(
     canary: Option<Canary>,
     listener: Option<Listener>,
 ) -> Outcome {
+    run_world(seed, shape, plan, canary, listener, Pulse::default())
+}
+
+fn run_world(
+    seed: u64,
+    shape: Shape,
+    plan: Vec<Planned>,
+    canary: Option<Canary>,
+    listener: Option<Listener>,
+    pulse: Pulse,
+) -> Outcome {
     let ran = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, shape, plan, canary, listener);
+        world.watched_by(pulse);
         world.run();
         Outcome { failure: world.failure().cloned(), figures: world.figures() }
     }));
@@ -69,7 +94,7 @@ pub fn run_story(
 /// The shortest part of a failing seed's plan with which it still fails in the same way.
 pub fn shorten(seed: u64, options: Options, failure: &Failure, tries_max: usize) -> Vec<Planned> {
     shrink(&plan_of(seed, options), tries_max, |plan| {
-        let again = run_plan(seed, options, plan.to_vec(), None).failure;
+        let again = run_watched(seed, options, plan.to_vec()).failure;
         again.is_some_and(|again| again.kind == failure.kind)
     })
 }

@@ -9,6 +9,8 @@ use cairn_types::OsdId;
 pub enum Profile {
     /// One group, few objects, and faults that nearly all meet its primary or everything: where canaries are found fast.
     Narrow,
+    /// Three to five monitors, requests that keep their log busy, and faults that nearly all meet them.
+    Monitors,
     /// A small cluster and few faults: a smoke test.
     Light,
     /// Everything at once.
@@ -21,9 +23,10 @@ impl std::str::FromStr for Profile {
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         match text {
             "narrow" => Ok(Profile::Narrow),
+            "monitors" => Ok(Profile::Monitors),
             "light" => Ok(Profile::Light),
             "heavy" => Ok(Profile::Heavy),
-            _ => Err(format!("there is no profile {text}; there are narrow, light and heavy")),
+            _ => Err(format!("there is no profile {text}; there are narrow, monitors, light and heavy")),
         }
     }
 }
@@ -32,6 +35,7 @@ impl std::fmt::Display for Profile {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Profile::Narrow => "narrow",
+            Profile::Monitors => "monitors",
             Profile::Light => "light",
             Profile::Heavy => "heavy",
         })
@@ -56,7 +60,7 @@ pub struct Host {
 pub struct Shape {
     /// Machines of the cluster, monitors first.
     pub hosts: Vec<Host>,
-    /// Monitors: 1, 3 or 5 at the start.
+    /// Monitors at the start: 1 to 5.
     pub mons: u16,
     /// OSDs: 3 to 12.
     pub osds: u16,
@@ -84,12 +88,17 @@ impl Shape {
         let rng = &mut Rng::fork(seed, "shape");
         let (mons, osds) = match profile {
             Profile::Narrow => ([1, 3, 3][rng.below(3) as usize], rng.between(3, 4)),
+            Profile::Monitors => ([3, 3, 4, 5, 5][rng.below(5) as usize], 3),
             Profile::Light => ([1, 3][rng.below(2) as usize], rng.between(3, 4)),
-            Profile::Heavy => ([1, 3, 3, 3, 5][rng.below(5) as usize], rng.between(3, 12)),
+            Profile::Heavy => ([1, 2, 3, 3, 3, 4, 5][rng.below(7) as usize], rng.between(3, 12)),
         };
         // More OSDs than hosts: some hosts have two or three.
         let osd_hosts = rng.between(3, osds.min(6));
-        let host_count = osd_hosts.max(mons);
+        let host_count = match profile {
+            // Room for monitors to come.
+            Profile::Monitors => 6,
+            _ => osd_hosts.max(mons),
+        };
         let racks = rng.between(1, 3);
         let mut hosts: Vec<Host> = (0..host_count)
             .map(|at| Host {
@@ -101,6 +110,21 @@ impl Shape {
             .collect();
         for osd in 0..osds {
             hosts[(osd % osd_hosts) as usize].osds.push(OsdId(osd as i32));
+        }
+        if profile == Profile::Monitors {
+            return Shape {
+                hosts,
+                mons: mons as u16,
+                osds: osds as u16,
+                size: 2,
+                min_size: 1,
+                pg_num: 1,
+                clients: 1,
+                readers: 0,
+                objects: 1,
+                blocks: 1,
+                busy_ms: rng.between(12_000, 20_000),
+            };
         }
         if profile == Profile::Narrow {
             return Shape {
@@ -131,8 +155,8 @@ impl Shape {
             objects: rng.between(2, 12) as u32,
             blocks: rng.between(1, 4) as u32,
             busy_ms: match profile {
-                Profile::Narrow | Profile::Light => rng.between(8_000, 20_000),
                 Profile::Heavy => rng.between(20_000, 60_000),
+                _ => rng.between(8_000, 20_000),
             },
         }
     }
@@ -161,7 +185,7 @@ mod tests {
     fn shapes_are_sound_and_differ() {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..500 {
-            for profile in [Profile::Narrow, Profile::Light, Profile::Heavy] {
+            for profile in [Profile::Narrow, Profile::Monitors, Profile::Light, Profile::Heavy] {
                 let shape = Shape::draw(seed, profile);
                 assert_eq!(shape, Shape::draw(seed, profile));
                 assert_eq!(shape.hosts.iter().filter(|host| host.mon).count(), usize::from(shape.mons));

@@ -2,7 +2,6 @@
 
 use sim::canary::Canary;
 use sim::run::{Options, run};
-use sim::shape::Profile;
 
 /// Seeds within which a bug must show.
 const SEEDS_MAX: u64 = 2_000;
@@ -11,7 +10,7 @@ const SEEDS_MAX: u64 = 2_000;
 fn hunt(name: &str) {
     let canary: Canary = name.parse().expect("a name of `Canary::ALL`");
     for seed in 1..=SEEDS_MAX {
-        let outcome = run(seed, Options { profile: Profile::Narrow, canary: Some(canary) });
+        let outcome = run(seed, Options { profile: canary.profile(), canary: Some(canary) });
         if let Some(failure) = outcome.failure {
             eprintln!("{name}: seed {seed}: {failure}");
             return;
@@ -51,4 +50,10 @@ canaries! {
     forget_blocklist: "forget-blocklist";
     store_record_not_durable: "store-record-not-durable";
     store_reuses_early: "store-reuses-early";
+    accept_old_ballot: "accept-old-ballot";
+    count_twice_in_a_quorum: "count-twice-in-a-quorum";
+    log_acknowledges_before_persisting: "log-acknowledges-before-persisting";
+    forget_promise: "forget-promise";
+    trim_paxos_log_too_far: "trim-paxos-log-too-far";
+    spin: "spin";
 }

@@ -8,6 +8,7 @@ use anyhow::{Context as _, bail};
 use cairn_conf::{ClientConf, DaemonPlan, Layout, create_daemon, free_ports, running};
 use cairn_mon::daemon::{self, Seed};
 use cairn_mon::service::{MonCommand, Reply, Request};
+use cairn_mon::session::CallError;
 use cairn_types::{EntityAddr, EntityKind, EntityName, MonInfo, MonMap};
 use serde_json::json;
 use std::path::PathBuf;
@@ -55,10 +56,11 @@ async fn add(layout: &Layout, name: &EntityName) -> anyhow::Result<EntityAddr> {
         daemon::create(&dir.join("data"), name, Seed::Joining(map.clone())).map_err(anyhow::Error::from)
     })?;
     // It runs before it counts: the others may need its vote at once.
-    if let Err(error) = start_and_join(&session, layout, name, addr, &map).await {
+    if let Err(error) = start_daemon(layout, name) {
         remove(layout, name)?;
         return Err(error);
     }
+    join(&session, layout, name, addr, &map).await?;
     layout.set_monitors(&monitors)?;
     wait_for_quorum(&session, name).await?;
     Ok(addr)
@@ -79,21 +81,40 @@ fn map_with(mut map: MonMap, name: &EntityName) -> anyhow::Result<(MonMap, Entit
     Ok((map, addr))
 }
 
-async fn start_and_join(
+fn start_daemon(layout: &Layout, name: &EntityName) -> anyhow::Result<()> {
+    let up = running(&up_pid_file(layout))?;
+    start::spawn(layout, name, up.map(|held| held.pid.unsigned_abs()))?.wait_until_known(layout)
+}
+
+async fn join(
     session: &Session,
     layout: &Layout,
     name: &EntityName,
     addr: EntityAddr,
     map: &MonMap,
 ) -> anyhow::Result<()> {
-    let up = running(&up_pid_file(layout))?;
-    start::spawn(layout, name, up.map(|held| held.pid.unsigned_abs()))?.wait_until_known(layout)?;
     let command = MonCommand::Add { name: name.id().to_owned(), addrs: vec![addr] };
-    let reply = session.mon.change(Request::Mon(command)).await?;
+    let reply = match session.mon.change(Request::Mon(command)).await {
+        Ok(reply) => reply,
+        Err(refused @ CallError::Refused { .. }) => {
+            remove(layout, name)?;
+            return Err(refused.into());
+        }
+        // It may be one of them already, and a quorum without it impossible.
+        Err(error) => {
+            let why = format!(
+                "{name} runs, but it is not known whether it was added: `cairn mon ls` tells; if it is not listed, \
+                 stop it and remove {}",
+                layout.entity_dir(name).display()
+            );
+            return Err(anyhow::Error::from(error).context(why));
+        }
+    };
     let Reply::Mon { mon } = reply else { return Err(unexpected(&reply)) };
     if map.mons.get(name.id()).is_none_or(|known| known.id != mon) {
         // Another monitor was added in this moment and has the number this one was made for.
         session.mon.change(Request::Mon(MonCommand::Remove { name: name.id().to_owned() })).await?;
+        remove(layout, name)?;
         bail!("another monitor was added at the same time: try again");
     }
     Ok(())

@@ -4,11 +4,18 @@ use super::{add, parse_name};
 use crate::cmd::session::{Session, block_on, conf};
 use crate::cmd::{Context, print_line};
 use crate::local::DEFAULT_DIR;
+use anyhow::bail;
 use cairn_conf::{ClientConf, Layout};
 use cairn_mon::service::{MonCommand, Request};
 use cairn_types::{EntityKind, EntityName, Fsid};
 use serde_json::json;
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
+use tokio::time::sleep;
+
+/// How long the others may take to go on without it.
+const LEAVE_TIMEOUT: Duration = Duration::from_secs(30);
+const LEAVE_INTERVAL: Duration = Duration::from_millis(100);
 
 /// Take a monitor out of the cluster
 ///
@@ -27,23 +34,41 @@ pub struct Args {
 pub fn run(context: &Context, args: &Args) -> anyhow::Result<()> {
     let conf = conf(context)?;
     let name = EntityName::new(EntityKind::Mon, &args.name)?;
-    let left = block_on(async {
+    let layout = Layout::new(&args.dir);
+    let is_here = is_of(&layout, conf.fsid);
+    block_on(async {
         let session = Session::start(&conf).await?;
         let command = MonCommand::Remove { name: args.name.clone() };
         session.mon.change(Request::Mon(command)).await?;
-        session.mon_map().await
-    })?;
-    let layout = Layout::new(&args.dir);
-    if is_of(&layout, conf.fsid) {
-        let addrs = left.mons.values().flat_map(|mon| &mon.addrs);
-        layout.set_monitors(&addrs.map(|addr| addr.socket).collect::<Vec<_>>())?;
-        if layout.daemons()?.contains(&name) {
-            add::remove(&layout, &name)?;
+        if is_here {
+            let left = session.mon_map().await?;
+            let addrs = left.mons.values().flat_map(|mon| &mon.addrs);
+            layout.set_monitors(&addrs.map(|addr| addr.socket).collect::<Vec<_>>())?;
         }
+        wait_until_not_needed(&session, &name).await
+    })?;
+    if is_here && layout.daemons()?.contains(&name) {
+        add::remove(&layout, &name)?;
     }
     print_line(context.format, &format!("{name} is removed."), &json!({"removed": args.name}))
 }
 
 fn is_of(layout: &Layout, fsid: Fsid) -> bool {
     ClientConf::load(&layout.client_conf()).is_ok_and(|conf| conf.fsid == fsid)
+}
+
+/// The others need the voice of the one that was removed until a majority of those that are left knows that it was: of
+/// two, both have to agree that one goes.
+async fn wait_until_not_needed(session: &Session, name: &EntityName) -> anyhow::Result<()> {
+    let until = Instant::now() + LEAVE_TIMEOUT;
+    while session.status().await?.mon.changing {
+        if Instant::now() > until {
+            bail!(
+                "{name} is removed, but the others do not agree without it yet, so it is left running; it ends by \
+                 itself when they do: `cairn health` tells what they wait for"
+            );
+        }
+        sleep(LEAVE_INTERVAL).await;
+    }
+    Ok(())
 }

@@ -6,7 +6,7 @@ pub mod register;
 use crate::timeline::Instant;
 use cairn_mon::service::ClusterState;
 use cairn_paxos::{Ballot, Command, Slot};
-use cairn_types::{EntityAddr, Epoch, OsdMap};
+use cairn_types::{EntityAddr, Epoch, MonMap, OsdMap};
 use journal::Journal;
 use register::{Register, Value};
 use std::collections::BTreeMap;
@@ -38,6 +38,7 @@ pub struct Checks {
     states: BTreeMap<u64, u64>,
     /// By epoch, as the first monitor to have it had it.
     maps: BTreeMap<Epoch, OsdMap>,
+    mon_maps: BTreeMap<Epoch, MonMap>,
 }
 
 impl Checks {
@@ -84,7 +85,7 @@ impl Checks {
     pub fn leads(&mut self, mon: u16, ballot: Ballot) -> Result<(), String> {
         match *self.leaders.entry(ballot).or_insert(mon) {
             first if first == mon => Ok(()),
-            first => Err(format!("mon.h{mon} and mon.h{first} both lead by {ballot:?}")),
+            first => Err(format!("mon.{mon} and mon.{first} both lead by {ballot:?}")),
         }
     }
 
@@ -136,7 +137,7 @@ impl Checks {
     pub fn monitor_state(&mut self, mon: u16, state: &ClusterState) -> Result<(), String> {
         let (version, hash) = (state.version(), state.hash());
         if *self.states.entry(version).or_insert(hash) != hash {
-            return Err(format!("mon.h{mon} differs from the others at version {version}"));
+            return Err(format!("mon.{mon} differs from the others at version {version}"));
         }
         let map = state.osd_map();
         for addr in map.blocklist.keys() {
@@ -144,7 +145,12 @@ impl Checks {
         }
         let known = self.maps.entry(map.epoch).or_insert_with(|| map.clone());
         if known != map {
-            return Err(format!("mon.h{mon} has another OSD map {} than the others", map.epoch));
+            return Err(format!("mon.{mon} has another OSD map {} than the others", map.epoch));
+        }
+        let map = state.mon_map();
+        let known = self.mon_maps.entry(map.epoch).or_insert_with(|| map.clone());
+        if known != map {
+            return Err(format!("mon.{mon} has another monitor map {} than the others", map.epoch));
         }
         Ok(())
     }
@@ -156,6 +162,16 @@ impl Checks {
             Some(_) => Err(format!("{who} has another OSD map {} than the monitors", map.epoch)),
             None => Err(format!("{who} has OSD map {}, which no monitor has made", map.epoch)),
         }
+    }
+
+    /// The newest monitor map that any monitor has come to.
+    pub fn mon_map(&self) -> Option<&MonMap> {
+        self.mon_maps.last_key_value().map(|(_, map)| map)
+    }
+
+    /// The newest version that any monitor has come to.
+    pub fn newest_version(&self) -> Option<u64> {
+        self.states.last_key_value().map(|(version, _)| *version)
     }
 
     /// The newest epoch that any monitor has come to.

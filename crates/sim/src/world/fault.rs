@@ -1,8 +1,8 @@
 //! What goes wrong, by the plan, and how it is undone.
 
 use super::{Ev, World};
-use crate::network::HostId;
-use crate::plan::{Deed, DiskFault, Phase, Proc, Side, Step};
+use crate::network::{HostId, Weather};
+use crate::plan::{Deed, DiskFault, Proc, Side, Step};
 use cairn_types::OsdId;
 
 /// The end of a fault.
@@ -13,6 +13,8 @@ pub(super) enum Undo {
     PowerOn(Vec<HostId>),
     Uncut(Vec<(HostId, HostId)>),
     Calm(Vec<(HostId, HostId)>),
+    /// What a monitor has sent and was held up.
+    Release(u64),
 }
 
 impl World {
@@ -26,12 +28,15 @@ impl World {
         *self.faults.entry(step.kind()).or_default() += 1;
         match step {
             Step::Kill { process, down_ms } => {
+                let process = self.meant(process);
                 self.stop(process, false);
                 self.later(down_ms, Undo::Start(process));
             }
-            Step::Pause { process, for_ms } => {
-                self.pause(process);
-                self.later(for_ms, Undo::Resume(process));
+            Step::Pause { process, for_ms } => self.pause_for(self.meant(process), for_ms),
+            Step::PauseLeader { for_ms } => {
+                if let Some(leader) = self.leading_mon() {
+                    self.pause_for(Proc::Mon(leader), for_ms);
+                }
             }
             Step::PowerOff { hosts, down_ms } => {
                 self.power_off(&hosts);
@@ -43,9 +48,7 @@ impl World {
                 if both_ways {
                     links.extend(links.clone().into_iter().map(|(a, b)| (b, a)));
                 }
-                links.iter().for_each(|(a, b)| self.network.cut(*a, *b, true));
-                self.links_cut();
-                self.later(for_ms, Undo::Uncut(links));
+                self.cut_links(links, for_ms);
             }
             Step::Rough { host, weather, for_ms } => {
                 let links = self.links_of(host);
@@ -74,6 +77,7 @@ impl World {
                     self.later(down_ms, Undo::Start(Proc::Osd(osd)));
                 }
             }
+            Step::Ambush(ambush) => self.lay(ambush),
             Step::Operator(Deed::Replace(osd)) => self.replace_disk(osd),
             Step::Operator(deed) => self.deed(&deed),
         }
@@ -102,7 +106,7 @@ impl World {
         let cluster = self.shape.hosts.len() as u16;
         let is_meant = |other: HostId| match from {
             Side::Clients => other.0 >= cluster,
-            Side::Monitors => self.mons.contains_key(&other.0),
+            Side::Monitors => self.mons.values().any(|mon| mon.host == other && !mon.retired),
             Side::Osds => self.osds.values().any(|node| node.host == other),
             Side::Everyone | Side::EveryoneButAClient => true,
         };
@@ -116,18 +120,25 @@ impl World {
             .collect();
         let now = self.now();
         self.log.say(now, None, || format!("{primary} is the primary, on h{}", host.0));
+        self.cut_links(links, for_ms);
+    }
+
+    fn pause_for(&mut self, process: Proc, for_ms: u64) {
+        self.pause(process);
+        self.later(for_ms, Undo::Resume(process));
+    }
+
+    pub(super) fn cut_links(&mut self, links: Vec<(HostId, HostId)>, for_ms: u64) {
         links.iter().for_each(|(a, b)| self.network.cut(*a, *b, true));
         self.links_cut();
         self.later(for_ms, Undo::Uncut(links));
     }
 
-    /// A monitor has come to a phase; if that is what was waited for, it dies right now.
-    pub(super) fn reached(&mut self, n: u16, phase: Phase) {
-        if let Some((_, down_ms)) = self.doom.filter(|(doom, _)| *doom == phase) {
-            self.doom = None;
-            let now = self.now();
-            self.line.at(now, Ev::Strike { process: Proc::Mon(n), down_ms });
-        }
+    /// Every datagram on these links arrives twice.
+    pub(super) fn double_links(&mut self, links: Vec<(HostId, HostId)>, for_ms: u64) {
+        let weather = Weather { duplication_permille: 1_000, ..Weather::CALM };
+        links.iter().for_each(|(a, b)| self.network.set_weather(*a, *b, Some(weather)));
+        self.later(for_ms, Undo::Calm(links));
     }
 
     pub(super) fn strike(&mut self, process: Proc, down_ms: u64) {
@@ -144,7 +155,7 @@ impl World {
         others.flat_map(|other| [(host, other), (other, host)]).collect()
     }
 
-    fn later(&mut self, ms: u64, undo: Undo) {
+    pub(super) fn later(&mut self, ms: u64, undo: Undo) {
         self.line.after_us(ms * 1_000, Ev::Undo(undo));
     }
 
@@ -166,6 +177,7 @@ impl World {
             Undo::Calm(links) => {
                 links.iter().for_each(|(a, b)| self.network.set_weather(*a, *b, None));
             }
+            Undo::Release(number) => self.release(number),
         }
     }
 
@@ -173,6 +185,7 @@ impl World {
     pub(super) fn end_faults(&mut self) {
         self.calm = true;
         self.doom = None;
+        self.end_ambushes();
         let now = self.now();
         self.log.say(now, None, || "all faults are over".to_owned());
         self.network.heal();

@@ -57,6 +57,9 @@ impl World {
             let groups = self.group_states();
             return Some(format!("client.{n} waits for {} answers; {groups}", client.in_flight()));
         }
+        if let Some(why) = self.mons_unsettled() {
+            return Some(why);
+        }
         let epoch = self.checks.newest_epoch();
         if let Some(osd) = self.osds.keys().find(|osd| !self.is_up(**osd, epoch)) {
             return Some(format!("{osd} is not up"));

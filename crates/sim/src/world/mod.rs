@@ -5,7 +5,8 @@
 //! | events, time, who is paused, the log | here |
 //! | connections between processes, and datagrams between monitors | `net` |
 //! | hosts: clocks, power | `power` |
-//! | monitors | `mon` |
+//! | monitors; those that come and go | `mon`, `members` |
+//! | moments of theirs that are waited for | `ambush` |
 //! | anybody's session with the monitors | `session` |
 //! | OSDs; their stores | `osd`, `disk` |
 //! | clients and what they do | `client` |
@@ -13,11 +14,13 @@
 //! | faults from the plan | `fault` |
 //! | the state of things, for verdicts | `judge` |
 
+mod ambush;
 mod client;
 mod disk;
 mod fault;
 mod judge;
 mod log;
+mod members;
 mod mon;
 mod net;
 mod operator;
@@ -32,6 +35,8 @@ use crate::plan::{Phase, Planned, Proc};
 use crate::rng::Rng;
 use crate::shape::Shape;
 use crate::timeline::{Instant, Timeline};
+use crate::watch::{Beat, Pulse};
+use ambush::Lurking;
 use cairn_mon::session::Update;
 use cairn_mon::session::core::{Outcome, Ticket};
 use cairn_osd::core::QueryToken;
@@ -47,6 +52,7 @@ use operator::Operator;
 use osd::OsdProc;
 use power::Machine;
 use std::collections::{BTreeMap, VecDeque};
+use std::net::SocketAddr;
 
 /// How bad it is.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
@@ -196,6 +202,8 @@ enum Ev {
         process: Proc,
         down_ms: u64,
     },
+    /// The operator asks again.
+    OperatorAsks,
     /// A step of the plan.
     Step(usize),
     Undo(fault::Undo),
@@ -228,6 +236,7 @@ impl Ev {
             | Ev::OsdRestart { .. }
             | Ev::ClientRenew { .. }
             | Ev::Strike { .. }
+            | Ev::OperatorAsks
             | Ev::Step(_)
             | Ev::Undo(_)
             | Ev::Look => None,
@@ -265,10 +274,14 @@ pub struct World {
     calm: bool,
     /// The next leader that does this dies.
     doom: Option<(Phase, u64)>,
+    lurking: Lurking,
+    /// Where processes that start find monitors.
+    conf: Vec<SocketAddr>,
     settled_at: Option<Instant>,
     events: u64,
     moment: Instant,
     events_now: u64,
+    pulse: Pulse,
 }
 
 /// More events at one moment are a loop.
@@ -307,10 +320,13 @@ impl World {
             faults: BTreeMap::new(),
             calm: false,
             doom: None,
+            lurking: Lurking::default(),
+            conf: Vec::new(),
             settled_at: None,
             events: 0,
             moment: Instant(0),
             events_now: 0,
+            pulse: Pulse::default(),
             shape,
             plan,
         };
@@ -339,8 +355,14 @@ impl World {
                     event.process(&self.conns).map_or_else(|| "the world".to_owned(), |who| who.to_string());
                 return self.fail(Kind::Liveness, format!("{who} spins: time does not go on"));
             }
+            self.pulse.beat(Beat { events: self.events, at: self.moment, who: event.process(&self.conns) });
             self.take(event);
         }
+    }
+
+    /// Beats this pulse before each event.
+    pub fn watched_by(&mut self, pulse: Pulse) {
+        self.pulse = pulse;
     }
 
     fn take(&mut self, event: Ev) {
@@ -375,6 +397,7 @@ impl World {
             Ev::ClientThink { client, life } => self.client_think(client, life),
             Ev::ClientRenew { client, life } => self.client_renew(client, life),
             Ev::Strike { process, down_ms } => self.strike(process, down_ms),
+            Ev::OperatorAsks => self.ask_next(),
             Ev::Step(at) => self.step(at),
             Ev::Undo(undo) => self.undo(undo),
             Ev::Look => self.look(),
@@ -418,7 +441,7 @@ impl World {
 
     fn host_of(&self, who: Proc) -> HostId {
         match who {
-            Proc::Mon(n) => HostId(n),
+            Proc::Mon(n) => self.mons.get(&n).map_or(HostId(0), |mon| mon.host),
             Proc::Osd(osd) => self.osds.get(&osd).map_or(HostId(0), |osd| osd.host),
             OPERATOR => self.shape.client_host(self.shape.clients),
             Proc::Client(n) => self.shape.client_host(n),

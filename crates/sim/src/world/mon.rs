@@ -1,19 +1,20 @@
 //! Monitors: the core, its disk, its callers.
 
+use super::members::mon_name;
 use super::net::{ConnKey, Packet};
 use super::{Ev, Kind, World};
 use crate::canary::Canary;
-use crate::network::Fate;
+use crate::network::{Fate, HostId};
 use crate::plan::{Phase, Proc};
 use cairn_mon::message::{MonAnswer, MonCall, MonNews, MonPublication, MonSubscribe};
 use cairn_mon::monitor::{
     CallTag, Checkpoint, Effects, Event, Monitor, Notice, Now, PeerMessage, Setup, Subscriber, Subscription,
 };
-use cairn_mon::service::Genesis;
+use cairn_mon::service::{ClusterState, Genesis};
 use cairn_paxos::{DurableState, Message, Moment, MonId, Record, Timing};
 use cairn_types::{EntityAddr, EntityKind, EntityName, Fsid, Timestamp};
 use cairn_wire::Lane;
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// The cluster.
 pub(super) const FSID: Fsid = Fsid([7; 16]);
@@ -31,7 +32,14 @@ struct Batch {
 pub(super) struct Mon {
     pub monitor: Option<Monitor>,
     pub life: u64,
+    pub host: HostId,
+    /// It was removed and has ended for good.
+    pub retired: bool,
     id: MonId,
+    /// Monitors that its files tell of.
+    founders: BTreeSet<MonId>,
+    /// Monitors that this process has ever known: it speaks with no others.
+    known: BTreeSet<MonId>,
     disk: DurableState,
     checkpoint: Option<Checkpoint>,
     unflushed: VecDeque<Batch>,
@@ -45,14 +53,14 @@ pub(super) struct Mon {
     seen: Option<u64>,
 }
 
-pub(super) fn mon_addr(n: u16) -> EntityAddr {
-    EntityAddr { socket: ([10, 0, 0, n as u8], 3300 + n).into(), nonce: 0 }
+pub(super) fn mon_addr(host: HostId, n: u16) -> EntityAddr {
+    EntityAddr { socket: ([10, 0, 0, host.0 as u8], 3300 + n).into(), nonce: 0 }
 }
 
 /// The name that the certificate of a process has.
 fn entity(who: Proc) -> Option<EntityName> {
     match who {
-        Proc::Mon(n) => EntityName::new(EntityKind::Mon, &format!("h{n}")),
+        Proc::Mon(n) => EntityName::new(EntityKind::Mon, &n.to_string()),
         Proc::Osd(osd) => EntityName::new(EntityKind::Osd, &osd.0.to_string()),
         Proc::Client(n) => EntityName::new(EntityKind::Client, &format!("c{n}")),
     }
@@ -62,32 +70,21 @@ fn entity(who: Proc) -> Option<EntityName> {
 impl World {
     pub(super) fn make_mons(&mut self) {
         let count = self.shape.mons;
+        // The first monitors have the numbers of their hosts.
+        let addr = |n: u16| mon_addr(HostId(n), n);
+        self.conf = (0..count).map(|n| addr(n).socket).collect();
         for n in 0..count {
             let genesis = Genesis {
                 fsid: FSID,
                 now: Timestamp(1_700_000_000_000),
-                mons: (0..count).map(|n| (format!("h{n}"), vec![mon_addr(n)])).collect(),
+                mons: (0..count).map(|n| (mon_name(HostId(n)), vec![addr(n)])).collect(),
             };
             let founding = Setup::founding(MonId(n.into()), 0, Timing::default(), genesis);
             let Ok(setup) = founding else {
                 return self.fail(Kind::Crash, "a monitor cannot found a cluster".to_owned());
             };
-            let mon = Mon {
-                monitor: None,
-                life: 0,
-                id: setup.id,
-                disk: setup.log,
-                checkpoint: setup.checkpoint,
-                unflushed: VecDeque::new(),
-                flushed_at_us: 0,
-                timer: None,
-                generation: 0,
-                leaderless_since_us: None,
-                calls: BTreeMap::new(),
-                next_tag: 1,
-                seen: None,
-            };
-            self.mons.insert(n, mon);
+            let founders = (0..count).map(|n| MonId(n.into())).collect();
+            self.mons.insert(n, Mon::new(HostId(n), setup, founders));
         }
         for n in 0..count {
             self.start(Proc::Mon(n));
@@ -103,6 +100,7 @@ impl World {
         let (run, now, canary) = (self.rng_mon.next(), self.mon_now(n), self.canary);
         let Some(mon) = self.mons.get_mut(&n) else { return };
         mon.life += 1;
+        mon.known = mon.founders.clone();
         (mon.timer, mon.seen, mon.leaderless_since_us) = (None, None, None);
         mon.calls.clear();
         let (log, checkpoint) = (mon.disk.clone(), mon.checkpoint.clone());
@@ -115,7 +113,7 @@ impl World {
                 mon.monitor = Some(monitor);
                 self.tell_mon(n, Event::Tick);
             }
-            Err(error) => self.fail(Kind::Crash, format!("mon.h{n} does not start: {error}")),
+            Err(error) => self.fail(Kind::Crash, format!("mon.{n} does not start: {error}")),
         }
     }
 
@@ -135,6 +133,10 @@ impl World {
     }
 
     pub(super) fn mon_peer(&mut self, to: u16, from: MonId, message: PeerMessage) {
+        // The door turns strangers away.
+        if !self.mons.get(&to).is_some_and(|mon| mon.known.contains(&from)) {
+            return;
+        }
         self.tell_mon(to, Event::Peer { from, message });
     }
 
@@ -154,6 +156,9 @@ impl World {
         let Some(batch) = mon.unflushed.pop_front() else { return };
         mon.reach_disk(&batch);
         self.tell_mon(n, Event::Persisted { batch: batch.number });
+        if !self.lives(Proc::Mon(n), life) {
+            return;
+        }
         for (to, message) in batch.after {
             self.mon_send(n, to, message);
         }
@@ -188,6 +193,13 @@ impl World {
         let Some(monitor) = &mut mon.monitor else { return };
         self.log.say(at, Some(Proc::Mon(n)), || format!("{event:?}"));
         let effects = monitor.handle(now, event);
+        let version = monitor.state().map(ClusterState::version);
+        if monitor.log().leading().is_some() && mon.seen.is_some() && version > mon.seen {
+            self.check_mon(n);
+            if self.is_struck_down(n) {
+                return;
+            }
+        }
         self.carry_out_mon(n, effects);
         self.watch_leader(n);
     }
@@ -214,7 +226,7 @@ impl World {
         for (tag, answer) in answers {
             let Some(mon) = self.mons.get_mut(&n) else { return };
             let Some((conn, theirs)) = mon.calls.remove(&tag) else {
-                self.fail(Kind::Safety, format!("mon.h{n} answered call {tag:?} twice"));
+                self.fail(Kind::Safety, format!("mon.{n} answered call {tag:?} twice"));
                 continue;
             };
             let answer = Packet::MonAnswer(Box::new(MonAnswer { tag: theirs, answer }));
@@ -226,8 +238,11 @@ impl World {
         }
         for notice in notices {
             match notice {
-                Notice::Stopped(fault) => self.fail(Kind::Crash, format!("mon.h{n} stopped: {fault}")),
-                Notice::Retired => self.fail(Kind::Crash, format!("mon.h{n} was removed by nobody")),
+                Notice::Stopped(fault) => self.fail(Kind::Crash, format!("mon.{n} stopped: {fault}")),
+                Notice::Retired if self.is_member(n) => {
+                    self.fail(Kind::Safety, format!("mon.{n} ends and was not removed"));
+                }
+                Notice::Retired => return self.retire(n),
                 Notice::Leads | Notice::Follows { .. } => {
                     let at = self.now();
                     self.log.say(at, Some(Proc::Mon(n)), || format!("{notice:?}"));
@@ -252,8 +267,16 @@ impl World {
     }
 
     fn mon_send(&mut self, from: u16, to: MonId, message: PeerMessage) {
+        if !self.mons.get(&from).is_some_and(|mon| mon.known.contains(&to)) {
+            return;
+        }
         self.watch_agreement(from, to.0 as u16, &message);
-        // Numbers of monitors are those of their hosts.
+        if !self.holds_up(from, to, &message) {
+            self.mon_datagram(from, to, &message);
+        }
+    }
+
+    pub(super) fn mon_datagram(&mut self, from: u16, to: MonId, message: &PeerMessage) {
         let (to, now) = (to.0 as u16, self.now());
         let hosts = (self.host_of(Proc::Mon(from)), self.host_of(Proc::Mon(to)));
         let Fate::Arrives(times) = self.network.datagram(now, hosts.0, hosts.1) else { return };
@@ -261,6 +284,11 @@ impl World {
         for at in times {
             self.line.at(at, Ev::MonPeer { to, from, message: Box::new(message.clone()) });
         }
+    }
+
+    fn is_member(&self, n: u16) -> bool {
+        let map = self.checks.mon_map();
+        map.is_some_and(|map| map.mons.values().any(|mon| mon.id.0 == u32::from(n)))
     }
 
     /// One value for each slot of a ballot, one leader for each ballot; and whether a leader is where it is to die.
@@ -320,6 +348,7 @@ impl World {
             return;
         }
         mon.seen = Some(state.version());
+        mon.known.extend(state.mon_map().mons.values().map(|mon| mon.id));
         if let Err(why) = self.checks.monitor_state(n, state) {
             self.fail(Kind::Safety, why);
         }
@@ -327,6 +356,29 @@ impl World {
 }
 
 impl Mon {
+    /// One that has not been started.
+    pub fn new(host: HostId, setup: Setup, founders: BTreeSet<MonId>) -> Mon {
+        Mon {
+            monitor: None,
+            life: 0,
+            host,
+            retired: false,
+            id: setup.id,
+            founders,
+            known: BTreeSet::new(),
+            disk: setup.log,
+            checkpoint: setup.checkpoint,
+            unflushed: VecDeque::new(),
+            flushed_at_us: 0,
+            timer: None,
+            generation: 0,
+            leaderless_since_us: None,
+            calls: BTreeMap::new(),
+            next_tag: 1,
+            seen: None,
+        }
+    }
+
     fn reach_disk(&mut self, batch: &Batch) {
         for record in &batch.records {
             self.disk.absorb(record);

@@ -3,8 +3,12 @@
 use super::osd::uuid;
 use super::session::MonSession;
 use super::{Kind, OPERATOR, World};
-use crate::plan::{Deed, Planned, Proc, Step};
-use cairn_mon::service::{ClusterCommand, OsdCommand, PoolCommand, PoolSetting, Reply, Request};
+use crate::network::HostId;
+use crate::plan::{Deed, Planned, Proc, Step, WhichMon};
+use cairn_mon::monitor::{Query, Reading};
+use cairn_mon::service::{
+    ClusterCommand, ConfigCommand, ConfigSection, OsdCommand, PoolCommand, PoolSetting, Reply, Request,
+};
 use cairn_mon::session::core::{Event, Outcome, Ticket};
 use cairn_types::{OsdId, Weight};
 use std::collections::VecDeque;
@@ -17,12 +21,23 @@ const BLOCK_MS: u64 = 86_400_000;
 /// Name of the pool.
 const POOL: &str = "vms";
 
+/// Something the operator wants, in as many steps as it takes.
+#[derive(Debug)]
+pub(super) enum Demand {
+    Change(Request),
+    /// `cairn mon add`: reads the map, starts the monitor, has it added.
+    AddMon(HostId),
+    /// `cairn mon rm`: has it removed, and ends it when nobody needs it.
+    RemoveMon(WhichMon),
+    EndMon(u16),
+}
+
 /// The operator's process.
 #[derive(Default)]
 pub(super) struct Operator {
     pub session: Option<MonSession>,
     /// What is to be asked, the first being asked now.
-    queue: VecDeque<Request>,
+    queue: VecDeque<Demand>,
     tickets: u64,
 }
 
@@ -79,21 +94,64 @@ impl World {
 
     /// Asks for something, when what was asked before is answered.
     fn demand(&mut self, request: Request) {
-        self.operator.queue.push_back(request);
-        if self.operator.queue.len() == 1 {
+        self.demand_all([Demand::Change(request)]);
+    }
+
+    fn demand_all(&mut self, demands: impl IntoIterator<Item = Demand>) {
+        let was_idle = self.operator.queue.is_empty();
+        self.operator.queue.extend(demands);
+        if was_idle {
             self.ask_next();
         }
     }
 
-    fn ask_next(&mut self) {
-        let Some(request) = self.operator.queue.front().cloned() else { return };
+    pub(super) fn ask_next(&mut self) {
+        let Some(demand) = self.operator.queue.front() else { return };
         self.operator.tickets += 1;
         let ticket = Ticket(self.operator.tickets);
-        self.tell_session(OPERATOR, Event::Change(ticket, request, PATIENCE));
+        let event = match *demand {
+            Demand::Change(ref request) => Event::Change(ticket, request.clone(), PATIENCE),
+            Demand::AddMon(host) if self.may_add_mon(host) => Event::Read(ticket, Query::MonMap, PATIENCE),
+            Demand::RemoveMon(which) if let Some((n, request)) = self.removal(which) => {
+                self.replace_demand([Demand::Change(request), Demand::EndMon(n)]);
+                return self.ask_next();
+            }
+            Demand::AddMon(_) | Demand::RemoveMon(_) => {
+                self.operator.queue.pop_front();
+                return self.ask_next();
+            }
+            Demand::EndMon(_) => Event::Read(ticket, Query::Status, PATIENCE),
+        };
+        self.tell_session(OPERATOR, event);
+    }
+
+    /// What is asked now is done by asking for these.
+    fn replace_demand(&mut self, demands: impl IntoIterator<Item = Demand, IntoIter: DoubleEndedIterator>) {
+        self.operator.queue.pop_front();
+        demands.into_iter().rev().for_each(|demand| self.operator.queue.push_front(demand));
+    }
+
+    fn operator_read(&mut self, reading: Reading) {
+        match (self.operator.queue.front(), reading) {
+            (Some(&Demand::AddMon(host)), Reading::MonMap(map)) => {
+                let request = self.join_mon(host, map);
+                self.replace_demand([Demand::Change(request)]);
+            }
+            (Some(&Demand::EndMon(n)), Reading::Status(status)) => {
+                if status.mon.changing {
+                    return self.ask_again();
+                }
+                self.end_mon(n);
+                self.operator.queue.pop_front();
+            }
+            _ => {}
+        }
+        self.ask_next();
     }
 
     pub(super) fn operator_answer(&mut self, outcome: Outcome) {
         match outcome {
+            Outcome::Read(reading) => return self.operator_read(*reading),
             Outcome::Changed(reply) => {
                 self.operator.queue.pop_front();
                 match reply {
@@ -109,12 +167,13 @@ impl World {
                             self.start(Proc::Client(n));
                         }
                     }
+                    Reply::Mon { mon } => self.mon_added(mon),
                     _ => {}
                 }
             }
             Outcome::Failed(cairn_mon::session::CallError::Refused { why, .. }) => {
                 let refused = self.operator.queue.pop_front();
-                if self.pool.is_none() {
+                if self.pool.is_none() || matches!(refused, Some(Demand::Change(Request::Mon(_)))) {
                     self.fail(Kind::Crash, format!("{refused:?} was refused: {why}"));
                 }
             }
@@ -141,6 +200,11 @@ impl World {
                 Request::Cluster(ClusterCommand::Block { addr, for_ms: BLOCK_MS })
             }
             Deed::Replace(osd) => return self.replace_disk(*osd),
+            Deed::AddMon(host) => return self.demand_all([Demand::AddMon(*host)]),
+            Deed::RemoveMon(which) => return self.demand_all([Demand::RemoveMon(*which)]),
+            Deed::Configure(times) => {
+                return self.demand_all((0..*times).map(setting_of).map(Demand::Change));
+            }
         };
         self.demand(request);
     }
@@ -167,4 +231,13 @@ impl World {
     pub(super) fn is_idle(&self) -> bool {
         self.operator.queue.is_empty()
     }
+}
+
+/// A change that concerns nobody here, and differs from the one before.
+fn setting_of(number: u32) -> Request {
+    Request::Config(ConfigCommand::Set {
+        section: ConfigSection::Global,
+        option: "mon_mgr_beacon_grace_ms".to_owned(),
+        value: (10_000 + number).to_string(),
+    })
 }

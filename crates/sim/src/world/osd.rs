@@ -189,6 +189,10 @@ impl World {
         let Some(node) = self.osds.get_mut(&osd) else { return };
         if node.life == life && node.wake_generation == generation {
             node.wake_at = None;
+            if self.canary == Some(Canary::Spin) {
+                let now = self.now();
+                self.line.at(now, Ev::OsdWake { osd, life, generation });
+            }
             self.tell_osd(osd, Event::Tick);
         }
     }

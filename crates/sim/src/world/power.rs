@@ -135,7 +135,8 @@ impl World {
 
     /// Starts a process, if its host has power and it does not run.
     pub(super) fn start(&mut self, who: Proc) {
-        if !self.is_powered(self.host_of(who)) || self.life(who).is_some() {
+        let is_gone = matches!(who, Proc::Mon(n) if self.mons.get(&n).is_none_or(|mon| mon.retired));
+        if is_gone || !self.is_powered(self.host_of(who)) || self.life(who).is_some() {
             return;
         }
         let now = self.now();

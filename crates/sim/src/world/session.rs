@@ -1,6 +1,5 @@
 //! Anybody's session with the monitors: the core that daemons and clients run, over simulated connections.
 
-use super::mon::mon_addr;
 use super::net::{Packet, Purpose};
 use super::{Ev, OPERATOR, World};
 use crate::plan::Proc;
@@ -10,7 +9,6 @@ use cairn_mon::session::core::{Attempt, Effects, Event, Outcome, Sent, Session, 
 use cairn_mon::session::{Update, Wants};
 use cairn_paxos::Moment;
 use cairn_wire::Lane;
-use std::net::SocketAddr;
 
 /// A session and its timer.
 pub(super) struct MonSession {
@@ -21,7 +19,7 @@ pub(super) struct MonSession {
 
 impl World {
     pub(super) fn new_session(&mut self, who: Proc, seed: u64) -> MonSession {
-        let monitors: Vec<SocketAddr> = (0..self.shape.mons).map(|n| mon_addr(n).socket).collect();
+        let monitors = self.conf();
         let now = Moment(self.steady_us(who));
         // Timers of an earlier life must not count.
         MonSession { core: Session::new(monitors, seed, now), generation: self.now().0, timer: None }
