@@ -18,11 +18,13 @@ pub enum Canary {
     ForgetBlocklist,
     /// An OSD wants to be woken at once, always.
     Spin,
+    /// An operator ends a monitor as soon as it is removed from the map, while the others may need it to agree on that.
+    EndMonEarly,
 }
 
 impl Canary {
     /// All that random runs have to find, with the names that the command line takes.
-    pub const ALL: [(&'static str, Canary); 18] = [
+    pub const ALL: [(&'static str, Canary); 19] = [
         ("acknowledge-before-persisting", Canary::Pg(Group::AckBeforePersist)),
         ("one-replica-not-durable", Canary::Pg(Group::AckWithOneReplicaNotDurable)),
         ("forget-up-thru", Canary::Pg(Group::ForgetUpThru)),
@@ -41,6 +43,7 @@ impl Canary {
         ("forget-promise", Canary::Paxos(Log::ForgetPromise)),
         ("trim-paxos-log-too-far", Canary::Paxos(Log::TrimTooFar)),
         ("spin", Canary::Spin),
+        ("end-removed-monitor-early", Canary::EndMonEarly),
     ];
 
     /// Its name.
@@ -52,7 +55,7 @@ impl Canary {
     /// The profile whose faults meet what it breaks.
     pub fn profile(self) -> Profile {
         match self {
-            Canary::Paxos(_) => Profile::Monitors,
+            Canary::Paxos(_) | Canary::EndMonEarly => Profile::Monitors,
             _ => Profile::Narrow,
         }
     }

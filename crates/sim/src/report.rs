@@ -12,9 +12,11 @@ const SHRINK_TRIES_MAX: usize = 200;
 /// Lines of each process that are shown of a failure.
 const LAST_LINES: usize = 12;
 
-/// The commit that runs.
+/// The commit of the sources, and whether they differ from it.
 pub fn commit() -> String {
-    let said = Command::new("git").args(["rev-parse", "--short=12", "HEAD"]).output();
+    let describe =
+        ["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+    let said = Command::new("git").args(describe).output();
     let said = said.ok().filter(|output| output.status.success());
     said.map_or_else(
         || "unknown".to_owned(),
@@ -152,6 +154,7 @@ mod tests {
             virtual_us: 1_800_000_000,
             events: 10,
             operations: 7,
+            monitors: 3,
             faults: [("kill", 2), ("cut", 1)].into(),
             digest: 1,
         };

@@ -9,7 +9,7 @@ use cairn_types::OsdId;
 pub enum Profile {
     /// One group, few objects, and faults that nearly all meet its primary or everything: where canaries are found fast.
     Narrow,
-    /// Three to five monitors, requests that keep their log busy, and faults that nearly all meet them.
+    /// Two to five monitors, requests that keep their log busy, and faults that nearly all meet them.
     Monitors,
     /// A small cluster and few faults: a smoke test.
     Light,
@@ -88,7 +88,7 @@ impl Shape {
         let rng = &mut Rng::fork(seed, "shape");
         let (mons, osds) = match profile {
             Profile::Narrow => ([1, 3, 3][rng.below(3) as usize], rng.between(3, 4)),
-            Profile::Monitors => ([3, 3, 4, 5, 5][rng.below(5) as usize], 3),
+            Profile::Monitors => ([2, 3, 3, 4, 5, 5][rng.below(6) as usize], 3),
             Profile::Light => ([1, 3][rng.below(2) as usize], rng.between(3, 4)),
             Profile::Heavy => ([1, 2, 3, 3, 3, 4, 5][rng.below(7) as usize], rng.between(3, 12)),
         };

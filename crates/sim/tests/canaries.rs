@@ -56,4 +56,5 @@ canaries! {
     forget_promise: "forget-promise";
     trim_paxos_log_too_far: "trim-paxos-log-too-far";
     spin: "spin";
+    end_removed_monitor_early: "end-removed-monitor-early";
 }

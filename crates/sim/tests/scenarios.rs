@@ -2,7 +2,7 @@
 //! what lies between them is chance's.
 
 use sim::network::{HostId, Weather};
-use sim::plan::{Deed, DiskFault, Phase, Planned, Proc, Side, Step};
+use sim::plan::{Ambush, Deed, DiskFault, Phase, Planned, Proc, Side, Step, WhichMon};
 use sim::run::run_story;
 use sim::shape::{Host, Shape};
 use sim::timeline::Instant;
@@ -12,15 +12,20 @@ const SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
 
 /// Three monitors on hosts 0 to 2, four OSDs on hosts 3 to 6, two clients on hosts 7 and 8; one group.
 fn cluster() -> Shape {
+    cluster_with(3)
+}
+
+/// As many monitors, on the first hosts.
+fn cluster_with(mons: u16) -> Shape {
     let host = |n: u16| Host {
         id: HostId(n),
         rack: n % 3,
-        mon: n < 3,
+        mon: n < mons,
         osds: if n < 3 { Vec::new() } else { vec![osd(n - 3)] },
     };
     Shape {
         hosts: (0..7).map(host).collect(),
-        mons: 3,
+        mons,
         osds: 4,
         size: 3,
         min_size: 2,
@@ -59,6 +64,12 @@ impl Story {
 
     /// Nothing is lost, nothing is answered wrongly, and in the end all is well.
     fn ends_well(self) {
+        let monitors = u64::from(self.shape.mons);
+        self.ends_well_with(monitors);
+    }
+
+    /// And there are so many monitors.
+    fn ends_well_with(self, monitors: u64) {
         let steps = self.plan.len() as u64;
         for seed in SEEDS {
             let outcome = run_story(seed, self.shape.clone(), self.plan.clone(), None, None);
@@ -67,9 +78,19 @@ impl Story {
             }
             assert_eq!(outcome.figures.faults.values().sum::<u64>(), steps, "the whole story is told");
             assert!(outcome.figures.operations > 300, "{} operations", outcome.figures.operations);
+            assert_eq!(outcome.figures.monitors, monitors);
         }
     }
 }
+
+/// Links on which all can happen to a datagram.
+const SLOW: Weather = Weather {
+    delay_min_us: 500,
+    delay_max_us: 60_000,
+    loss_permille: 100,
+    duplication_permille: 50,
+    reordering_permille: 200,
+};
 
 fn kill(process: Proc, down_ms: u64) -> Step {
     Step::Kill { process, down_ms }
@@ -228,16 +249,101 @@ fn clients_that_are_shut_out_while_their_primary_has_no_lease() {
 
 #[test]
 fn links_that_are_rough_everywhere() {
-    let weather = Weather {
-        delay_min_us: 500,
-        delay_max_us: 60_000,
-        loss_permille: 100,
-        duplication_permille: 50,
-        reordering_permille: 200,
-    };
     let mut story = Story::of(cluster());
     for host in hosts(0..7) {
-        story = story.at(4_000, Step::Rough { host, weather, for_ms: 12_000 });
+        story = story.at(4_000, Step::Rough { host, weather: SLOW, for_ms: 12_000 });
+    }
+    story.ends_well();
+}
+
+fn add(host: u16) -> Step {
+    Step::Operator(Deed::AddMon(HostId(host)))
+}
+
+fn remove(which: WhichMon) -> Step {
+    Step::Operator(Deed::RemoveMon(which))
+}
+
+#[test]
+fn one_monitor_becomes_five() {
+    // Each new one is needed for a majority before it has the state, and one of them dies while it fetches it.
+    Story::of(cluster_with(1))
+        .at(5_000, add(1))
+        .at(6_500, add(2))
+        .at(6_502, Step::KillLeader { phase: Phase::Accepted, down_ms: 800 })
+        .at(8_500, add(3))
+        .at(8_510, kill(Proc::Mon(3), 1_000))
+        .at(11_000, add(4))
+        .at(11_005, Step::PowerOff { hosts: hosts(0..7), down_ms: 500 })
+        .ends_well_with(5);
+}
+
+#[test]
+fn five_monitors_become_one_and_the_leader_goes_each_time() {
+    let mut story = Story::of(cluster_with(5));
+    for n in 0..4 {
+        story = story
+            .at(5_000 + 3_000 * n, remove(WhichMon::Leader))
+            .at(5_001 + 3_000 * n, Step::Operator(Deed::Configure(5)));
+    }
+    story.ends_well_with(1);
+}
+
+#[test]
+fn the_second_of_two_monitors_goes() {
+    // Both have to agree on it: the one that goes must not be ended before they have.
+    Story::of(cluster_with(2))
+        .at(5_000, remove(WhichMon::Nth(1)))
+        .at(5_001, Step::Rough { host: HostId(1), weather: SLOW, for_ms: 4_000 })
+        .ends_well_with(1);
+}
+
+#[test]
+fn monitors_are_replaced_one_by_one_while_another_is_down() {
+    Story::of(cluster())
+        .at(5_000, kill(Proc::Mon(0), 9_000))
+        .at(5_500, add(3))
+        .at(7_000, remove(WhichMon::Nth(0)))
+        .at(9_000, add(4))
+        .at(10_000, remove(WhichMon::Leader))
+        .at(11_000, Step::Operator(Deed::Down(osd(1))))
+        .at(13_000, add(0))
+        .at(15_000, remove(WhichMon::Nth(0)))
+        .ends_well();
+}
+
+#[test]
+fn a_leader_dies_with_what_it_has_decided() {
+    let mut story = Story::of(cluster());
+    for n in 0..4 {
+        let ambush = Ambush::Untold { followers: n % 2 == 0, down_ms: 2_500 };
+        story = story
+            .at(5_000 + 4_000 * n, Step::Ambush(ambush))
+            .at(5_001 + 4_000 * n, Step::Operator(Deed::Configure(2)));
+    }
+    story.ends_well();
+}
+
+#[test]
+fn what_a_leader_proposed_arrives_when_another_has_decided() {
+    let mut story = Story::of(cluster_with(5));
+    for n in 0..3 {
+        let ambush = Ambush::Late { restart: n == 1, down_ms: 3_000 };
+        story = story
+            .at(5_000 + 6_000 * n, Step::Ambush(ambush))
+            .at(5_001 + 6_000 * n, Step::Operator(Deed::Configure(2)));
+    }
+    story.ends_well();
+}
+
+#[test]
+fn a_leader_and_one_other_of_five_are_cut_off_and_hear_each_other_twice() {
+    let mut story = Story::of(cluster_with(5));
+    for n in 0..3 {
+        let ambush = Ambush::Minority { for_ms: 3_000 };
+        story = story
+            .at(5_000 + 6_000 * n, Step::Ambush(ambush))
+            .at(5_001 + 6_000 * n, Step::Operator(Deed::Configure(2)));
     }
     story.ends_well();
 }

@@ -50,7 +50,7 @@ fn hold(seeds: RangeInclusive<u64>, profile: Profile) {
         return;
     }
     assert!(
-        operations > 300 * count,
+        operations > 100 * count,
         "{operations} operations in {count} seeds are too few to tell anything"
     );
     assert!(faults > count, "{faults} faults in {count} seeds are too few to tell anything");
@@ -59,6 +59,12 @@ fn hold(seeds: RangeInclusive<u64>, profile: Profile) {
 #[test]
 fn light_seeds_hold() {
     hold(1..=100, Profile::Light);
+}
+
+/// Monitors that come, go and die between two messages.
+#[test]
+fn seeds_of_monitors_hold() {
+    hold(1..=150, Profile::Monitors);
 }
 
 /// 500 seeds of the heavy profile, in parts that run side by side.

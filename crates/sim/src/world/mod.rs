@@ -459,6 +459,7 @@ impl World {
             virtual_us: self.now().0,
             events: self.events,
             operations: self.checks.operations(),
+            monitors: self.checks.mon_map().map_or(0, |map| map.mons.len() as u64),
             faults: self.faults.clone(),
             digest: self.log.digest(),
         }
@@ -474,6 +475,8 @@ pub struct Figures {
     pub events: u64,
     /// Reads and writes of blocks that were checked.
     pub operations: u64,
+    /// Monitors of the last map.
+    pub monitors: u64,
     /// Faults that happened, by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Of the log.

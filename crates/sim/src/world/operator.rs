@@ -3,6 +3,7 @@
 use super::osd::uuid;
 use super::session::MonSession;
 use super::{Kind, OPERATOR, World};
+use crate::canary::Canary;
 use crate::network::HostId;
 use crate::plan::{Deed, Planned, Proc, Step, WhichMon};
 use cairn_mon::monitor::{Query, Reading};
@@ -117,6 +118,11 @@ impl World {
                 return self.ask_next();
             }
             Demand::AddMon(_) | Demand::RemoveMon(_) => {
+                self.operator.queue.pop_front();
+                return self.ask_next();
+            }
+            Demand::EndMon(n) if self.canary == Some(Canary::EndMonEarly) => {
+                self.end_mon(n);
                 self.operator.queue.pop_front();
                 return self.ask_next();
             }
