@@ -36,9 +36,7 @@ pub(super) struct Mon {
     /// It was removed and has ended for good.
     pub retired: bool,
     id: MonId,
-    /// Monitors that its files tell of.
-    founders: BTreeSet<MonId>,
-    /// Monitors that this process has ever known: it speaks with no others.
+    /// Monitors that it has ever known: it speaks with no others.
     known: BTreeSet<MonId>,
     disk: DurableState,
     checkpoint: Option<Checkpoint>,
@@ -100,7 +98,6 @@ impl World {
         let (run, now, canary) = (self.rng_mon.next(), self.mon_now(n), self.canary);
         let Some(mon) = self.mons.get_mut(&n) else { return };
         mon.life += 1;
-        mon.known = mon.founders.clone();
         (mon.timer, mon.seen, mon.leaderless_since_us) = (None, None, None);
         mon.calls.clear();
         let (log, checkpoint) = (mon.disk.clone(), mon.checkpoint.clone());
@@ -135,7 +132,8 @@ impl World {
     pub(super) fn mon_peer(&mut self, to: u16, from: MonId, message: PeerMessage) {
         // The door turns strangers away.
         if !self.mons.get(&to).is_some_and(|mon| mon.known.contains(&from)) {
-            return;
+            let now = self.now();
+            return self.log.say(now, Some(Proc::Mon(to)), || format!("turns mon.{} away", from.0));
         }
         self.tell_mon(to, Event::Peer { from, message });
     }
@@ -268,7 +266,8 @@ impl World {
 
     fn mon_send(&mut self, from: u16, to: MonId, message: PeerMessage) {
         if !self.mons.get(&from).is_some_and(|mon| mon.known.contains(&to)) {
-            return;
+            let now = self.now();
+            return self.log.say(now, Some(Proc::Mon(from)), || format!("does not know mon.{}", to.0));
         }
         self.watch_agreement(from, to.0 as u16, &message);
         if !self.holds_up(from, to, &message) {
@@ -357,15 +356,14 @@ impl World {
 
 impl Mon {
     /// One that has not been started.
-    pub fn new(host: HostId, setup: Setup, founders: BTreeSet<MonId>) -> Mon {
+    pub fn new(host: HostId, setup: Setup, known: BTreeSet<MonId>) -> Mon {
         Mon {
             monitor: None,
             life: 0,
             host,
             retired: false,
             id: setup.id,
-            founders,
-            known: BTreeSet::new(),
+            known,
             disk: setup.log,
             checkpoint: setup.checkpoint,
             unflushed: VecDeque::new(),

@@ -189,11 +189,13 @@ impl World {
         let Some(node) = self.osds.get_mut(&osd) else { return };
         if node.life == life && node.wake_generation == generation {
             node.wake_at = None;
-            if self.canary == Some(Canary::Spin) {
+            self.tell_osd(osd, Event::Tick);
+            if self.canary == Some(Canary::Spin)
+                && let Some(generation) = self.osds.get(&osd).map(|node| node.wake_generation)
+            {
                 let now = self.now();
                 self.line.at(now, Ev::OsdWake { osd, life, generation });
             }
-            self.tell_osd(osd, Event::Tick);
         }
     }
 

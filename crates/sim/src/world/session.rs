@@ -9,10 +9,13 @@ use cairn_mon::session::core::{Attempt, Effects, Event, Outcome, Sent, Session, 
 use cairn_mon::session::{Update, Wants};
 use cairn_paxos::Moment;
 use cairn_wire::Lane;
+use std::net::SocketAddr;
 
 /// A session and its timer.
 pub(super) struct MonSession {
     core: Session,
+    /// Where it was last told that monitors are.
+    monitors: Vec<SocketAddr>,
     generation: u64,
     timer: Option<Moment>,
 }
@@ -22,7 +25,14 @@ impl World {
         let monitors = self.conf();
         let now = Moment(self.steady_us(who));
         // Timers of an earlier life must not count.
-        MonSession { core: Session::new(monitors, seed, now), generation: self.now().0, timer: None }
+        let core = Session::new(monitors.clone(), seed, now);
+        MonSession { core, monitors, generation: self.now().0, timer: None }
+    }
+
+    /// Whether a process has missed the last of the monitors that it knew: they were replaced while it was cut off.
+    pub(super) fn is_lost(&mut self, who: Proc) -> bool {
+        let conf = self.conf();
+        self.session_mut(who).is_some_and(|session| !session.monitors.iter().any(|addr| conf.contains(addr)))
     }
 
     fn session_mut(&mut self, who: Proc) -> Option<&mut MonSession> {
@@ -47,6 +57,9 @@ impl World {
     }
 
     pub(super) fn session_publication(&mut self, who: Proc, attempt: Attempt, publication: Publication) {
+        if let (Publication::MonMap(map), Some(session)) = (&publication, self.session_mut(who)) {
+            session.monitors = map.mons.values().flat_map(|mon| &mon.addrs).map(|addr| addr.socket).collect();
+        }
         self.tell_session(who, Event::Publication(attempt, publication));
     }
 
