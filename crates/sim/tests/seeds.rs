@@ -7,8 +7,15 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 /// See `docs/reliability.md`.
-const ONCE_FAILED: [(Profile, u64); 4] =
-    [(Profile::Heavy, 11), (Profile::Heavy, 33), (Profile::Heavy, 100), (Profile::Narrow, 2)];
+const ONCE_FAILED: [(Profile, u64); 7] = [
+    (Profile::Heavy, 11),
+    (Profile::Heavy, 33),
+    (Profile::Heavy, 100),
+    (Profile::Heavy, 487),
+    (Profile::Narrow, 2),
+    (Profile::Monitors, 329),
+    (Profile::Monitors, 563),
+];
 
 const LIGHT: Options = Options { profile: Profile::Light, canary: None };
 

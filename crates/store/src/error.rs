@@ -106,6 +106,9 @@ pub enum StoreError {
     /// A write, flush or index error happened before; nothing is written since.
     #[error("the store stopped after an error and must be opened anew: {0}")]
     Poisoned(Arc<StoreError>),
+    /// A transaction was refused, and what comes after it may build on it.
+    #[error("a change was refused: {0}")]
+    Refused(Arc<TransactionError>),
     /// The thread that owns the store is gone.
     #[error("the store is closed")]
     Closed,

@@ -74,7 +74,8 @@ impl OsdOptions {
         OsdOptions {
             identity,
             store: store.into(),
-            open: OpenOptions::default(),
+            // A group's log has no holes: without one change none after it may be kept.
+            open: OpenOptions { stops_at_refusal: true, ..OpenOptions::default() },
             public: any,
             cluster: any,
             monitors,

@@ -82,6 +82,7 @@ fn open_options() -> OpenOptions {
         cache_bytes: 1 << 20,
         page_cache_bytes: 1 << 20,
         buffer_bytes: 8 << 20,
+        stops_at_refusal: true,
         ..OpenOptions::default()
     }
 }

@@ -96,7 +96,11 @@ impl<D: Device> Engine<D> {
                     return;
                 }
                 Err(PlanError::Refused(error)) => {
+                    let cause = StoreError::Refused(Arc::new(error.clone()));
                     self.refuse(token, payload_bytes, error);
+                    if self.stops_at_refusal {
+                        return self.fail(cause);
+                    }
                     continue;
                 }
             };

@@ -156,6 +156,7 @@ pub struct Engine<D: Device> {
     completions: Vec<Completion>,
     events: Vec<Event>,
     failure: Option<StoreError>,
+    stops_at_refusal: bool,
     counters: Counters,
     canary: Option<Canary>,
 }

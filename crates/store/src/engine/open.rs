@@ -71,6 +71,9 @@ pub struct OpenOptions {
     pub buffer_bytes: usize,
     /// Refuse the store of another cluster.
     pub cluster: Option<[u8; 16]>,
+    /// Stop when a transaction is refused, so that nothing that was submitted after it is kept: for those whose
+    /// transactions build on each other.
+    pub stops_at_refusal: bool,
 }
 
 impl Default for OpenOptions {
@@ -80,6 +83,7 @@ impl Default for OpenOptions {
             page_cache_bytes: 32 << 20,
             buffer_bytes: 64 << 20,
             cluster: None,
+            stops_at_refusal: false,
         }
     }
 }
@@ -229,6 +233,7 @@ impl<D: Device> Engine<D> {
             completions: Vec::new(),
             events: Vec::new(),
             failure: None,
+            stops_at_refusal: options.stops_at_refusal,
             counters: Counters::default(),
             canary: None,
         })

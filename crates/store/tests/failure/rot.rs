@@ -1,9 +1,9 @@
 //! Bits that change at rest: in data, in the log, in the index, in the superblocks.
 
 use cairn_store::device::sim::{Image, SplitMix64};
-use cairn_store::{Damage, Op, ReadError, StoreError, TransactionError};
+use cairn_store::{Damage, Op, OpenOptions, ReadError, StoreError, TransactionError};
 
-use crate::sim_store::{BLOCK, PG, Sim, blocks, fsck, image, object, open, options, write};
+use crate::sim_store::{BLOCK, PG, Sim, blocks, fsck, image, object, open, open_with, options, write};
 
 const DATA_BYTES: u64 = 4 << 20;
 
@@ -68,6 +68,24 @@ fn a_rotten_block_is_named_and_never_returned() {
     assert!(store.read("victim", 25 * BLOCK, BLOCK).unwrap() == blocks(0xdd, 1));
     store.checkpoint();
     assert!(fsck(store.device.image()).unwrap().is_clean());
+}
+
+#[test]
+fn nothing_after_a_refused_change_is_kept_if_that_is_asked_for() {
+    let options = OpenOptions { stops_at_refusal: true, ..OpenOptions::default() };
+    for stops in [false, true] {
+        let image = in_place().device.image();
+        let mut store = if stops { open_with(image, &options).unwrap() } else { Sim::on(image) };
+        store.device.rot(find(&store.device.image(), 25) + 1000, 3);
+        store.submit(vec![write("victim", 25 * BLOCK + 7, vec![1; 9])]);
+        store.submit(vec![write("other", 0, blocks(0xcc, 1))]);
+        let results = store.finish();
+        assert!(matches!(results[0], Err(TransactionError::Read(ReadError::Corrupt { .. }))), "{results:?}");
+        assert_eq!(results[1].is_err(), stops, "{results:?}");
+        let mut again = Sim::on(store.device.image());
+        let kept = blocks(if stops { 0xbb } else { 0xcc }, 1);
+        assert!(again.read("other", 0, BLOCK).unwrap() == kept);
+    }
 }
 
 #[test]

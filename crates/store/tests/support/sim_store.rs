@@ -71,9 +71,13 @@ pub fn options() -> CreateOptions {
 }
 
 pub fn open(image: Image) -> Result<Sim, StoreError> {
+    open_with(image, &OpenOptions::default())
+}
+
+pub fn open_with(image: Image, options: &OpenOptions) -> Result<Sim, StoreError> {
     let device = SimDevice::from_image(image, SimOptions::default());
     let handle = device.handle();
-    let engine = Engine::open(device, &OpenOptions::default(), Box::new(Inline::default()))?;
+    let engine = Engine::open(device, options, Box::new(Inline::default()))?;
     Ok(Sim { device: handle, engine, next_token: 0 })
 }
 
