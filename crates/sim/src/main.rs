@@ -60,6 +60,8 @@ fn main() -> ExitCode {
         return verdict(outcome.failure.as_ref());
     }
     let start = Instant::now();
+    // Sources may change while it runs.
+    let commit = commit();
     let seeds = match (args.seed, args.minutes) {
         (Some(seed), _) => seed..=seed,
         (None, Some(_)) => args.first..=u64::MAX,
@@ -77,7 +79,7 @@ fn main() -> ExitCode {
     let totals = &lock(&shared.progress).totals;
     progress_line(totals, start);
     let wall_s = start.elapsed().as_secs_f64();
-    println!("\n\n{}", totals.table(options, &commit(), wall_s));
+    println!("\n\n{}", totals.table(options, commit, wall_s));
     // A canary is only looked for; nobody has to explain it.
     let first = totals.failures.first_key_value().filter(|_| !args.keep_going && args.canary.is_none());
     if let Some((seed, failure)) = first {

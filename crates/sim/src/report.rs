@@ -6,22 +6,26 @@ use crate::world::{Failure, Figures, Kind};
 use std::collections::BTreeMap;
 use std::fmt;
 use std::process::Command;
+use std::sync::OnceLock;
 
 /// Tries to shorten the plan of a seed that fails.
 const SHRINK_TRIES_MAX: usize = 200;
 /// Lines of each process that are shown of a failure.
 const LAST_LINES: usize = 12;
 
-/// The commit of the sources, and whether they differ from it.
-pub fn commit() -> String {
-    let describe =
-        ["-C", env!("CARGO_MANIFEST_DIR"), "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
-    let said = Command::new("git").args(describe).output();
-    let said = said.ok().filter(|output| output.status.success());
-    said.map_or_else(
-        || "unknown".to_owned(),
-        |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-    )
+/// The commit of the sources when it was first asked for, and whether they differ from it.
+pub fn commit() -> &'static str {
+    static COMMIT: OnceLock<String> = OnceLock::new();
+    COMMIT.get_or_init(|| {
+        let sources = env!("CARGO_MANIFEST_DIR");
+        let describe = ["-C", sources, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
+        let said = Command::new("git").args(describe).output();
+        let said = said.ok().filter(|output| output.status.success());
+        said.map_or_else(
+            || "unknown".to_owned(),
+            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
+        )
+    })
 }
 
 /// A failure, with what it takes to understand it and to see it again.
@@ -32,7 +36,7 @@ pub struct Report {
     /// Run like this.
     pub options: Options,
     /// At this commit.
-    pub commit: String,
+    pub commit: &'static str,
     /// What the seed's own plan led to.
     pub failure: Failure,
     /// Steps of that plan.
