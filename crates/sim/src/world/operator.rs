@@ -10,8 +10,10 @@ use cairn_mon::monitor::{Query, Reading};
 use cairn_mon::service::{
     ClusterCommand, ConfigCommand, ConfigSection, OsdCommand, PoolCommand, PoolSetting, Reply, Request,
 };
+use cairn_mon::session::CallError;
 use cairn_mon::session::core::{Event, Outcome, Ticket};
 use cairn_types::{OsdId, Weight};
+use cairn_wire::ErrorCode;
 use std::collections::VecDeque;
 use std::time::Duration;
 
@@ -186,7 +188,15 @@ impl World {
                     _ => {}
                 }
             }
-            Outcome::Failed(cairn_mon::session::CallError::Refused { why, .. }) => {
+            Outcome::Failed(CallError::Refused { code: ErrorCode::BUSY, .. })
+                if let Some(Demand::Change(Request::Osd(OsdCommand::Destroy { osd, .. }))) =
+                    self.operator.queue.front() =>
+            {
+                // Its last words, that it had started, came after it was marked down.
+                let down = Request::Osd(OsdCommand::Down { osds: vec![*osd] });
+                self.operator.queue.push_front(Demand::Change(down));
+            }
+            Outcome::Failed(CallError::Refused { why, .. }) => {
                 let refused = self.operator.queue.pop_front();
                 if self.pool.is_none() || matches!(refused, Some(Demand::Change(Request::Mon(_)))) {
                     self.fail(Kind::Crash, format!("{refused:?} was refused: {why}"));
