@@ -17,6 +17,7 @@ use cairn_wire::op::{OMAP_ENTRIES_MAX, Op, OpFlags, OpKind, OpOutput};
 use cairn_wire::{ErrorCode, Payload};
 use std::net::{SocketAddr, UdpSocket};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio::sync::mpsc;
 
@@ -44,6 +45,13 @@ struct Shared {
     mon: MonClient,
     session: u64,
     addr: EntityAddr,
+    last_number: AtomicU64,
+}
+
+impl Shared {
+    fn new(handle: Handle, mon: MonClient, session: u64, addr: EntityAddr) -> Shared {
+        Shared { handle, mon, session, addr, last_number: AtomicU64::new(0) }
+    }
 }
 
 impl Client {
@@ -79,7 +87,7 @@ impl Client {
                 }
             }
         });
-        let client = Client { shared: Arc::new(Shared { handle, mon, session, addr }) };
+        let client = Client { shared: Arc::new(Shared::new(handle, mon, session, addr)) };
         client.refresh().await?;
         Ok(client)
     }
@@ -87,7 +95,7 @@ impl Client {
     /// A client over other sources of maps: for tests.
     #[cfg(test)]
     pub(crate) fn over(handle: Handle, mon: MonClient, session: u64, addr: EntityAddr) -> Client {
-        Client { shared: Arc::new(Shared { handle, mon, session, addr }) }
+        Client { shared: Arc::new(Shared::new(handle, mon, session, addr)) }
     }
 
     /// A pool by its name.
@@ -300,6 +308,18 @@ impl ObjectIo for Pool {
                 Err(OpError::Monitors(CallError::Refused { code: ErrorCode::IO, why }))
             }
         }
+    }
+
+    async fn sleep(&self, duration: Duration) {
+        tokio::time::sleep(duration).await;
+    }
+
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static) {
+        drop(tokio::spawn(task));
+    }
+
+    fn next_number(&self) -> u64 {
+        self.client.shared.last_number.fetch_add(1, Ordering::Relaxed)
     }
 
     fn client_id(&self) -> u64 {

@@ -68,6 +68,15 @@ pub trait ObjectIo: Clone + Send + Sync + 'static {
         duration: Duration,
     ) -> impl Future<Output = Result<Epoch, OpError>> + Send;
 
+    /// Waits, by the clock of whoever carries the operations out.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> + Send;
+
+    /// Lets `task` run beside its caller, until it ends or the process does. May be called by a [`WatchHandler`].
+    fn spawn(&self, task: impl Future<Output = ()> + Send + 'static);
+
+    /// A number that this process has not had from here before.
+    fn next_number(&self) -> u64;
+
     /// This process's session number: what watchers and lock owners are told apart by (RADOS's global id).
     fn client_id(&self) -> u64;
 

@@ -20,11 +20,13 @@ pub enum Canary {
     Spin,
     /// An operator ends a monitor as soon as it is removed from the map, while the others may need it to agree on that.
     EndMonEarly,
+    /// Who takes the lock of an image from a dead client does not shut that client out.
+    TakeLockWithoutBlocklist,
 }
 
 impl Canary {
     /// All that random runs have to find, with the names that the command line takes.
-    pub const ALL: [(&'static str, Canary); 19] = [
+    pub const ALL: [(&'static str, Canary); 20] = [
         ("acknowledge-before-persisting", Canary::Pg(Group::AckBeforePersist)),
         ("one-replica-not-durable", Canary::Pg(Group::AckWithOneReplicaNotDurable)),
         ("forget-up-thru", Canary::Pg(Group::ForgetUpThru)),
@@ -35,6 +37,7 @@ impl Canary {
         ("forget-missing-object", Canary::Pg(Group::ForgetMissingObject)),
         ("trim-log-too-far", Canary::Pg(Group::TrimLogTooFar)),
         ("forget-blocklist", Canary::ForgetBlocklist),
+        ("take-lock-without-blocklist", Canary::TakeLockWithoutBlocklist),
         ("store-record-not-durable", Canary::Store(Store::RecordNotDurable)),
         ("store-reuses-early", Canary::Store(Store::EarlyReuse)),
         ("accept-old-ballot", Canary::Paxos(Log::AcceptOldBallot)),
@@ -56,6 +59,7 @@ impl Canary {
     pub fn profile(self) -> Profile {
         match self {
             Canary::Paxos(_) | Canary::EndMonEarly => Profile::Monitors,
+            Canary::TakeLockWithoutBlocklist => Profile::Images,
             _ => Profile::Narrow,
         }
     }

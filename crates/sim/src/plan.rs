@@ -248,6 +248,7 @@ pub fn draw(seed: u64, profile: Profile, shape: &Shape) -> Vec<Planned> {
         Profile::Monitors => rng.between(60, 150),
         Profile::Light => rng.between(6, 20),
         Profile::Heavy => rng.between(15, 60),
+        Profile::Images => rng.between(6, 20),
     };
     let count = (per_minute * shape.busy_ms).div_ceil(60_000);
     let mut plan: Vec<Planned> = (0..count)
@@ -293,6 +294,7 @@ fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
     match profile {
         Profile::Narrow => return draw_narrow(rng, shape, osd, process, for_ms),
         Profile::Monitors => return monitors::draw_all(rng, shape, for_ms),
+        Profile::Images => return draw_images(rng, shape, process, for_ms),
         Profile::Light | Profile::Heavy => {}
     }
     match rng.below(if profile == Profile::Light { 90 } else { 124 }) {
@@ -324,7 +326,11 @@ fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
             Step::PowerOff { hosts: shape.hosts.iter().map(|host| host.id).collect(), down_ms: for_ms }
         }
         85..=89 => Step::Disk { osd, fault: DiskFault::Slow(rng.between(1_000, 100_000)) },
-        90..=95 => Step::ClockJump { host, by_ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
+        90..=95 => {
+            // Whoever takes a lock shuts its holder out for an hour, by the clocks of monitors.
+            let most = if shape.lockers > 0 { 300_000 } else { 3_600_000 };
+            Step::ClockJump { host, by_ms: rng.between(0, 2 * most) as i64 - most as i64 }
+        }
         96..=97 => Step::Disk { osd, fault: DiskFault::WriteError },
         98..=99 => Step::Disk { osd, fault: DiskFault::ReadError },
         100..=105 => Step::Operator(Deed::Reweight(osd, rng.between(0, 1_000) as u32)),
@@ -367,6 +373,36 @@ fn draw_narrow(rng: &mut Rng, shape: &Shape, osd: OsdId, process: Proc, for_ms: 
         89..=90 => Step::Operator(Deed::Down(osd)),
         91..=94 => Step::Operator(Deed::Block(rng.below(u64::from(shape.clients)) as u16)),
         _ => Step::Disk { osd, fault: DiskFault::BitRot },
+    }
+}
+
+/// What meets clients of images, often for so long that they are taken for dead.
+fn draw_images(rng: &mut Rng, shape: &Shape, process: Proc, for_ms: u64) -> Step {
+    let number = rng.below(u64::from(shape.clients)) as u16;
+    let client = Proc::Client(number);
+    let for_ms = if rng.permille(500) { rng.between(28_000, 45_000) } else { for_ms };
+    let hosts = |wanted: &dyn Fn(&crate::shape::Host) -> bool| -> Vec<HostId> {
+        shape.hosts.iter().filter(|host| wanted(host)).map(|host| host.id).collect()
+    };
+    match rng.below(100) {
+        0..=19 => Step::Pause { process: client, for_ms },
+        20..=31 => Step::Kill { process: client, down_ms: for_ms },
+        32..=61 => {
+            let to = match rng.below(3) {
+                0 => hosts(&|_| true),
+                1 => hosts(&|host| !host.osds.is_empty()),
+                _ => hosts(&|host| host.mon),
+            };
+            let both_ways = rng.permille(600);
+            Step::Cut { from: vec![shape.client_host(number)], to, both_ways, for_ms }
+        }
+        62..=69 => Step::Rough { host: shape.client_host(number), weather: draw_weather(rng), for_ms },
+        70..=77 => Step::Clog { host: shape.client_host(number), for_ms },
+        78..=83 => Step::KillPrimary { down_ms: for_ms },
+        84..=89 => Step::Kill { process, down_ms: for_ms },
+        90..=93 => Step::PowerOff { hosts: hosts(&|_| true), down_ms: for_ms.min(5_000) },
+        94..=96 => Step::CutPrimary { from: Side::Osds, for_ms },
+        _ => Step::Operator(Deed::Block(number)),
     }
 }
 

@@ -15,6 +15,8 @@ pub enum Profile {
     Light,
     /// Everything at once.
     Heavy,
+    /// Images under the exclusive lock, and faults that nearly all meet the clients that use them.
+    Images,
 }
 
 impl std::str::FromStr for Profile {
@@ -26,7 +28,10 @@ impl std::str::FromStr for Profile {
             "monitors" => Ok(Profile::Monitors),
             "light" => Ok(Profile::Light),
             "heavy" => Ok(Profile::Heavy),
-            _ => Err(format!("there is no profile {text}; there are narrow, monitors, light and heavy")),
+            "images" => Ok(Profile::Images),
+            _ => Err(format!(
+                "there is no profile {text}; there are narrow, monitors, light, heavy and images"
+            )),
         }
     }
 }
@@ -38,6 +43,7 @@ impl std::fmt::Display for Profile {
             Profile::Monitors => "monitors",
             Profile::Light => "light",
             Profile::Heavy => "heavy",
+            Profile::Images => "images",
         })
     }
 }
@@ -72,6 +78,8 @@ pub struct Shape {
     pub pg_num: u32,
     /// Clients, each on a machine of its own.
     pub clients: u16,
+    /// The last of them use an image under the exclusive lock, and nothing else.
+    pub lockers: u16,
     /// The first of them do nothing but read: what waits for a lost replica does not keep them from it.
     pub readers: u16,
     /// Objects that clients write to, each of [`Shape::blocks`] blocks.
@@ -89,7 +97,7 @@ impl Shape {
         let (mons, osds) = match profile {
             Profile::Narrow => ([1, 3, 3][rng.below(3) as usize], rng.between(3, 4)),
             Profile::Monitors => ([2, 3, 3, 4, 5, 5][rng.below(6) as usize], 3),
-            Profile::Light => ([1, 3][rng.below(2) as usize], rng.between(3, 4)),
+            Profile::Light | Profile::Images => ([1, 3][rng.below(2) as usize], rng.between(3, 4)),
             Profile::Heavy => ([1, 2, 3, 3, 3, 4, 5][rng.below(7) as usize], rng.between(3, 12)),
         };
         // More OSDs than hosts: some hosts have two or three.
@@ -120,6 +128,7 @@ impl Shape {
                 min_size: 1,
                 pg_num: 1,
                 clients: 1,
+                lockers: 0,
                 readers: 0,
                 objects: 1,
                 blocks: 1,
@@ -135,12 +144,19 @@ impl Shape {
                 min_size: rng.between(1, 2) as u32,
                 pg_num: 1,
                 clients: 3,
+                lockers: 0,
                 readers: 1,
                 objects: rng.between(1, 3) as u32,
                 blocks: 1,
                 busy_ms: rng.between(12_000, 20_000),
             };
         }
+        let lockers = match profile {
+            Profile::Narrow | Profile::Monitors => 0,
+            Profile::Light | Profile::Heavy => [0, 0, 1, 2][rng.below(4) as usize],
+            Profile::Images => rng.between(2, 3) as u16,
+        };
+        let others = if profile == Profile::Images { 0 } else { rng.between(1, 3) as u16 };
         let size = if rng.permille(800) { 3 } else { 2 };
         let min_size = if size == 3 && rng.permille(150) { 1 } else { 2 };
         Shape {
@@ -150,12 +166,14 @@ impl Shape {
             size,
             min_size: min_size.min(size),
             pg_num: [1, 2, 4, 8][rng.below(4) as usize],
-            clients: rng.between(1, 3) as u16,
+            clients: others + lockers,
+            lockers,
             readers: 0,
             objects: rng.between(2, 12) as u32,
             blocks: rng.between(1, 4) as u32,
             busy_ms: match profile {
                 Profile::Heavy => rng.between(20_000, 60_000),
+                Profile::Images => rng.between(60_000, 120_000),
                 _ => rng.between(8_000, 20_000),
             },
         }
@@ -185,7 +203,9 @@ mod tests {
     fn shapes_are_sound_and_differ() {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..500 {
-            for profile in [Profile::Narrow, Profile::Monitors, Profile::Light, Profile::Heavy] {
+            for profile in
+                [Profile::Narrow, Profile::Monitors, Profile::Light, Profile::Heavy, Profile::Images]
+            {
                 let shape = Shape::draw(seed, profile);
                 assert_eq!(shape, Shape::draw(seed, profile));
                 assert_eq!(shape.hosts.iter().filter(|host| host.mon).count(), usize::from(shape.mons));

@@ -48,6 +48,7 @@ canaries! {
     forget_missing_object: "forget-missing-object";
     trim_log_too_far: "trim-log-too-far";
     forget_blocklist: "forget-blocklist";
+    take_lock_without_blocklist: "take-lock-without-blocklist";
     store_record_not_durable: "store-record-not-durable";
     store_reuses_early: "store-reuses-early";
     accept_old_ballot: "accept-old-ballot";

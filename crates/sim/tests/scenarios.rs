@@ -31,6 +31,7 @@ fn cluster_with(mons: u16) -> Shape {
         min_size: 2,
         pg_num: 1,
         clients: 2,
+        lockers: 0,
         readers: 0,
         objects: 6,
         blocks: 2,

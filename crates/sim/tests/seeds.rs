@@ -75,6 +75,11 @@ fn seeds_of_monitors_hold() {
     hold(1..=150, Profile::Monitors);
 }
 
+#[test]
+fn image_seeds_hold() {
+    hold(1..=60, Profile::Images);
+}
+
 /// 500 seeds of the heavy profile, in parts that run side by side.
 macro_rules! heavy {
     ($($name:ident: $seeds:expr;)*) => {

@@ -14,7 +14,6 @@ use super::{Image, ImageError, OpenMode, header_of, id_of};
 use crate::io::{ObjectIo, OpError};
 use cairn_wire::op::{OpFlags, OpKind};
 use cairn_wire::{ErrorCode, Payload};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 /// Names asked for at a time.
 const LIST_CHUNK: u64 = 512;
@@ -53,8 +52,7 @@ fn check_name(name: &str) -> Result<(), ImageError> {
 
 /// An id that no image ever had: the session's number, which is given once, and a count.
 fn new_id(io: &impl ObjectIo) -> String {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{:x}{:08x}", io.client_id(), COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{:x}{:08x}", io.client_id(), io.next_number())
 }
 
 /// Makes an image. Nothing of it is stored but what describes it.

@@ -166,7 +166,7 @@ async fn acquire<I: ObjectIo>(subject: &Subject<'_, I>) -> Result<String, ImageE
                 evict(subject, &owner).await?;
             }
         }
-        tokio::time::sleep(wait).await;
+        subject.io.sleep(wait).await;
         wait = (wait * 2).min(RETRY_MAX);
     }
     tell(subject, Notice::AcquiredLock).await;

@@ -36,7 +36,6 @@ use lock::{ImageLock, Subject};
 use names::{FEATURES_WRITABLE, data_object, header_object, id_object};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
-use tokio::runtime::Handle;
 
 /// Objects of one request that are asked at a time; the client bounds all of them together.
 const OBJECTS_AT_A_TIME: usize = 16;
@@ -153,7 +152,7 @@ pub async fn info(io: &impl ObjectIo, name: &str) -> Result<ImageInfo, ImageErro
 }
 
 impl<I: ObjectIo> Image<I> {
-    /// Opens an image. Within a tokio runtime: what other clients tell it is acted on by tasks.
+    /// Opens an image. What other clients tell it is acted on by tasks ([`ObjectIo::spawn`]).
     ///
     /// # Errors
     /// When there is none, its header cannot be read, or it cannot be written to by this version.
@@ -184,7 +183,7 @@ impl<I: ObjectIo> Image<I> {
             }),
         };
         if mode != OpenMode::ReadOnly {
-            let ears = Arc::new(Ears { image: Arc::downgrade(&image.inner), runtime: Handle::current() });
+            let ears = Arc::new(Ears { image: Arc::downgrade(&image.inner) });
             let watch = io.watch(&image.inner.header, ears).await?;
             let _ = image.inner.watch.set(watch);
             // What was changed between the reading of the header and the watch was not heard.
@@ -502,14 +501,14 @@ impl<I: ObjectIo> Inner<I> {
 /// Hears what other clients of the image say.
 struct Ears<I: ObjectIo> {
     image: Weak<Inner<I>>,
-    runtime: Handle,
 }
 
 impl<I: ObjectIo> Ears<I> {
     /// Lets `work` run on a task of its own, if the image is still open.
     fn spawn<F: Future<Output = ()> + Send + 'static>(&self, work: impl FnOnce(Arc<Inner<I>>) -> F) {
         if let Some(image) = self.image.upgrade() {
-            drop(self.runtime.spawn(work(image)));
+            let io = image.io.clone();
+            io.spawn(work(image));
         }
     }
 }

@@ -1,5 +1,6 @@
 //! What must hold, and what is said when it does not.
 
+pub mod image;
 pub mod journal;
 pub mod register;
 
@@ -7,6 +8,7 @@ use crate::timeline::Instant;
 use cairn_mon::service::ClusterState;
 use cairn_paxos::{Ballot, Command, Slot};
 use cairn_types::{EntityAddr, Epoch, MonMap, OsdMap};
+use image::Images;
 use journal::Journal;
 use register::{Register, Value};
 use std::collections::BTreeMap;
@@ -26,6 +28,8 @@ pub struct BlockId {
 pub struct Checks {
     registers: BTreeMap<BlockId, Register>,
     journals: BTreeMap<u32, Journal>,
+    /// Images under the exclusive lock.
+    pub images: Images,
     /// Writes without an answer, and who sent them.
     open: BTreeMap<BlockId, BTreeMap<Value, EntityAddr>>,
     /// Since when somebody is in the blocklist.
@@ -120,7 +124,7 @@ impl Checks {
     /// Writes and reads of blocks so far.
     pub fn operations(&self) -> u64 {
         let blocks: u64 = self.registers.values().map(Register::operations).sum();
-        blocks + self.journals.values().map(Journal::operations).sum::<u64>()
+        blocks + self.images.operations() + self.journals.values().map(Journal::operations).sum::<u64>()
     }
 
     /// Whether clients saw what one copy of each block, with operations one after the other, could have shown them.
@@ -130,7 +134,7 @@ impl Checks {
                 format!("block {} of object.{} is not linearizable: {fault}", block.block, block.object)
             })?;
         }
-        Ok(())
+        self.images.check()
     }
 
     /// A monitor has come to a state.

@@ -127,8 +127,9 @@ impl Register {
             if reads.is_some_and(|reads| reads.answered < write.sent) {
                 return Err(Fault::FromTheFuture(value));
             }
-            // A write that nobody saw need not have happened, fenced or not.
-            let fence = reads.and(self.fences.get(&value)).copied().unwrap_or(NEVER);
+            // A write that nobody saw or answered need not have happened, fenced or not.
+            let has_happened = reads.is_some() || write.answered != NEVER;
+            let fence = self.fences.get(&value).copied().filter(|_| has_happened).unwrap_or(NEVER);
             let answered = write.answered.min(fence);
             let first_end = reads.map_or(answered, |reads| reads.answered.min(answered));
             let last_start = reads.map_or(write.sent, |reads| reads.sent.max(write.sent));

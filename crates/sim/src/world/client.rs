@@ -1,5 +1,6 @@
 //! Clients: the core, and what is asked of it.
 
+use super::image::{ImageOp, ImageUser};
 use super::net::{Packet, Purpose};
 use super::session::MonSession;
 use super::{Ev, Kind, World};
@@ -16,8 +17,8 @@ use cairn_mon::service::subscription::{MapBatch, Need};
 use cairn_mon::session::Wants;
 use cairn_mon::session::core::{Event as SessionEvent, Outcome, Ticket};
 use cairn_types::{EntityAddr, Epoch, ObjectId, PoolId, SnapId};
-use cairn_wire::op::{Op, OpFlags, OpKind, OpReply, WatchEvent};
-use cairn_wire::{ErrorCode, Lane, Payload};
+use cairn_wire::op::{NotifyAck, Op, OpFlags, OpKind, OpReply, WatchEvent};
+use cairn_wire::{ErrorCode, Lane, Message, Payload};
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -36,12 +37,14 @@ const SESSION_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// One operation, as the checker has to know it.
 #[derive(Debug)]
-enum Asked {
+pub(super) enum Asked {
     Write(Vec<(BlockId, Value)>),
     Read(Vec<BlockId>),
     /// To an object that is only appended to: which, and the number.
     Append(u32, u64),
     ReadJournal(u32),
+    /// For the image code.
+    Image(ImageOp),
 }
 
 /// A client's process.
@@ -50,7 +53,9 @@ pub(super) struct ClientProc {
     pub session: Option<MonSession>,
     pub addr: Option<EntityAddr>,
     core: Option<Core<u64>>,
-    rng: Rng,
+    /// Of those that use images.
+    pub images: Option<Box<ImageUser>>,
+    pub rng: Rng,
     asked: BTreeMap<u64, (Asked, Instant)>,
     next_token: u64,
     tickets: u64,
@@ -59,7 +64,7 @@ pub(super) struct ClientProc {
     /// Epoch of the map by which the OSD answered that was heard last.
     answered_by: Epoch,
     /// It has been shut out, and begins anew in a moment.
-    is_out: bool,
+    pub is_out: bool,
 }
 
 impl ClientProc {
@@ -71,10 +76,20 @@ impl ClientProc {
         asked: Asked,
         sent: Instant,
     ) -> Submit<u64> {
+        let done = self.asked_now(asked, sent);
+        Submit { object, ops, data, flags: OpFlags::default(), timeout_ms: None, done }
+    }
+
+    /// Something is asked; its token.
+    pub fn asked_now(&mut self, asked: Asked, sent: Instant) -> u64 {
         self.next_token += 1;
-        let token = self.next_token;
-        self.asked.insert(token, (asked, sent));
-        Submit { object, ops, data, flags: OpFlags::default(), timeout_ms: None, done: token }
+        self.asked.insert(self.next_token, (asked, sent));
+        self.next_token
+    }
+
+    pub fn next_ticket(&mut self) -> Ticket {
+        self.tickets += 1;
+        Ticket(self.tickets)
     }
 
     pub fn in_flight(&self) -> usize {
@@ -95,14 +110,14 @@ fn object(pool: PoolId, kind: &str, number: u32) -> ObjectId {
 }
 
 /// A block that holds a value: all of it, so that a torn one shows.
-fn fill(value: Value, out: &mut Vec<u8>) {
+pub(super) fn fill(value: Value, out: &mut Vec<u8>) {
     for _ in 0..BLOCK_BYTES / 8 {
         out.extend_from_slice(&value.0.to_le_bytes());
     }
 }
 
 /// The value of a block as it was read; what lies beyond the object's end is zeros.
-fn value_of(block: &[u8]) -> Option<Value> {
+pub(super) fn value_of(block: &[u8]) -> Option<Value> {
     let mut value = None;
     for piece in block.chunks(8) {
         let number = u64::from_le_bytes(piece.try_into().ok()?);
@@ -121,6 +136,7 @@ impl World {
                 session: None,
                 addr: None,
                 core: None,
+                images: None,
                 rng: Rng::fork(seed, &format!("client {n}")),
                 asked: BTreeMap::new(),
                 next_token: 0,
@@ -149,25 +165,29 @@ impl World {
 
     fn ask_session(&mut self, n: u16) {
         let Some(client) = self.clients.get_mut(&n) else { return };
-        client.tickets += 1;
-        let ticket = Ticket(client.tickets);
+        let ticket = client.next_ticket();
         self.tell_session(Proc::Client(n), SessionEvent::Session(ticket, SESSION_TIMEOUT));
     }
 
     /// What it had under way is never answered.
     pub(super) fn stop_client(&mut self, n: u16) {
         let Some(client) = self.clients.get_mut(&n) else { return };
-        (client.session, client.core, client.addr) = (None, None, None);
+        (client.session, client.core, client.addr, client.images) = (None, None, None, None);
         client.asked.clear();
     }
 
-    pub(super) fn client_session(&mut self, n: u16, outcome: Outcome) {
+    pub(super) fn client_session(&mut self, n: u16, ticket: Ticket, outcome: Outcome) {
+        if self.image_monitors_said(n, ticket, &outcome) {
+            return;
+        }
         let Outcome::Session(number) = outcome else { return self.ask_session(n) };
         let host = self.host_of(Proc::Client(n));
+        let (Some(pool), uses_images) = (self.pool, self.uses_images(n)) else { return };
         let Some(client) = self.clients.get_mut(&n) else { return };
         let addr = EntityAddr { socket: ([10, 0, 1, host.0 as u8], 0).into(), nonce: number };
         client.addr = Some(addr);
         client.core = Some(Core::new(number, addr));
+        client.images = uses_images.then(|| Box::new(ImageUser::new(number, addr, pool)));
         let life = client.life;
         self.client_wants(n, Epoch(0));
         self.line.after_us(1_000, Ev::ClientThink { client: n, life });
@@ -212,6 +232,9 @@ impl World {
 
     /// The client asks for something, and thinks about the next.
     pub(super) fn client_think(&mut self, n: u16, life: u64) {
+        if self.uses_images(n) {
+            return self.image_think(n, life);
+        }
         let Some(client) = self.clients.get_mut(&n).filter(|client| client.life == life) else { return };
         if client.core.is_none() || self.calm {
             return;
@@ -304,7 +327,7 @@ impl World {
         }
     }
 
-    fn tell_client(&mut self, n: u16, event: Event<u64>) {
+    pub(super) fn tell_client(&mut self, n: u16, event: Event<u64>) {
         let who = Proc::Client(n);
         let at = self.now();
         let now = Now { steady_ms: self.steady_us(who) / 1_000, wall: self.wall(who) };
@@ -345,11 +368,14 @@ impl World {
             }
             Effect::Send(conn, frame) => {
                 let Some(key) = self.object_conn(n, conn) else { return };
-                match frame.message() {
-                    Ok(request) => {
-                        let packet = Packet::Request(Box::new(request), frame.into_payload());
-                        self.send(who, key, Lane::Client, packet);
-                    }
+                let packet = match frame.kind() {
+                    NotifyAck::KIND => frame.message().map(|ack| Packet::NotifyAck(Box::new(ack))),
+                    _ => frame
+                        .message()
+                        .map(|request| Packet::Request(Box::new(request), frame.into_payload())),
+                };
+                match packet {
+                    Ok(packet) => self.send(who, key, Lane::Client, packet),
                     Err(error) => self.fail(Kind::Crash, format!("{who} sends what cannot be read: {error}")),
                 }
             }
@@ -364,7 +390,7 @@ impl World {
             Effect::Watching { .. }
             | Effect::Notified { .. }
             | Effect::WatchRenewed(_)
-            | Effect::WatchEnded(..) => {}
+            | Effect::WatchEnded(..) => self.image_effect(n, effect),
         }
     }
 
@@ -396,6 +422,7 @@ impl World {
         };
         let by = client.answered_by;
         match (asked, result) {
+            (Asked::Image(op), result) => self.image_answer(n, op, result),
             (Asked::Write(writes), Ok(_)) => {
                 for (block, value) in writes {
                     self.checks.write_answered(block, value, now);

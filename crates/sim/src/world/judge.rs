@@ -61,6 +61,9 @@ impl World {
         if let Some(why) = self.mons_unsettled() {
             return Some(why);
         }
+        if let Some(why) = self.images_unsettled() {
+            return Some(why);
+        }
         let epoch = self.checks.newest_epoch();
         if let Some(osd) = self.osds.keys().find(|osd| !self.is_up(**osd, epoch)) {
             return Some(format!("{osd} is not up"));
@@ -119,6 +122,10 @@ impl World {
                     Err(_) if self.osds.get(&osd).is_some_and(|node| node.hurt) => continue,
                     Err(why) => return self.fail(Kind::Safety, format!("{pgid} on {osd}: {why}")),
                 };
+                if let Some(left) = copy.keys().find(|name| is_of_image(name)) {
+                    let why = format!("{left} is left in {pgid} on {osd}, although its image was removed");
+                    return self.fail(Kind::Safety, why);
+                }
                 match &first {
                     None => first = Some((osd, copy)),
                     Some((other, expected)) if *expected != copy => {
@@ -206,6 +213,11 @@ impl World {
         let osds = self.osds.keys().map(|osd| Proc::Osd(*osd));
         mons.chain(osds).chain(self.clients.keys().map(|n| Proc::Client(*n))).collect()
     }
+}
+
+/// Objects that go with their image; the pool's directory of images stays.
+fn is_of_image(name: &str) -> bool {
+    ["rbd_id.", "rbd_header.", "rbd_data."].iter().any(|prefix| name.starts_with(prefix))
 }
 
 fn difference(a: &BTreeMap<String, String>, b: &BTreeMap<String, String>) -> String {

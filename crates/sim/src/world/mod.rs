@@ -10,6 +10,7 @@
 //! | anybody's session with the monitors | `session` |
 //! | OSDs; their stores | `osd`, `disk` |
 //! | clients and what they do | `client` |
+//! | clients of images: the image code in virtual time | `image` |
 //! | the operator: setting up, deeds, mending | `operator` |
 //! | faults from the plan | `fault` |
 //! | the state of things, for verdicts | `judge` |
@@ -18,6 +19,7 @@ mod ambush;
 mod client;
 mod disk;
 mod fault;
+mod image;
 mod judge;
 mod log;
 mod members;
@@ -192,6 +194,17 @@ enum Ev {
         client: u16,
         life: u64,
     },
+    /// Tasks of the image code of a client go on.
+    ImageRun {
+        client: u16,
+        life: u64,
+    },
+    /// One of them has waited long enough.
+    ImageAlarm {
+        client: u16,
+        life: u64,
+        sleep: u64,
+    },
     /// A client that was shut out begins anew.
     ClientRenew {
         client: u16,
@@ -231,7 +244,10 @@ impl Ev {
             | Ev::StoreQuery { osd, .. }
             | Ev::StoreUsage { osd, .. }
             | Ev::StoreSweep { osd, .. } => Some(Proc::Osd(*osd)),
-            Ev::ClientWake { client, .. } | Ev::ClientThink { client, .. } => Some(Proc::Client(*client)),
+            Ev::ClientWake { client, .. }
+            | Ev::ClientThink { client, .. }
+            | Ev::ImageRun { client, .. }
+            | Ev::ImageAlarm { client, .. } => Some(Proc::Client(*client)),
             Ev::Silence { .. }
             | Ev::OsdRestart { .. }
             | Ev::ClientRenew { .. }
@@ -263,6 +279,8 @@ pub struct World {
     /// What happened to paused processes meanwhile.
     paused: BTreeMap<Proc, VecDeque<Ev>>,
     pool: Option<PoolId>,
+    /// The image was removed, in the end.
+    image_is_gone: bool,
     rng_disk: Rng,
     rng_power: Rng,
     rng_mon: Rng,
@@ -311,6 +329,7 @@ impl World {
             operator: Operator::default(),
             paused: BTreeMap::new(),
             pool: None,
+            image_is_gone: false,
             rng_disk: Rng::fork(seed, "disk"),
             rng_power: Rng::fork(seed, "power"),
             rng_mon: Rng::fork(seed, "mon"),
@@ -395,6 +414,8 @@ impl World {
             Ev::StoreSweep { osd, life, pgid } => self.store_sweep(osd, life, pgid),
             Ev::ClientWake { client, life, generation } => self.client_wake(client, life, generation),
             Ev::ClientThink { client, life } => self.client_think(client, life),
+            Ev::ImageRun { client, life } => self.image_run(client, life),
+            Ev::ImageAlarm { client, life, sleep } => self.image_alarm(client, life, sleep),
             Ev::ClientRenew { client, life } => self.client_renew(client, life),
             Ev::Strike { process, down_ms } => self.strike(process, down_ms),
             Ev::OperatorAsks => self.ask_next(),

@@ -8,7 +8,7 @@ use crate::timeline::Instant;
 use cairn_mon::message::{MonAnswer, MonCall, MonNews, MonPublication, MonSubscribe};
 use cairn_osd::core::{Attempt, PeerMessage};
 use cairn_types::EntityAddr;
-use cairn_wire::op::{OpReply, OpRequest, WatchEvent};
+use cairn_wire::op::{NotifyAck, OpReply, OpRequest, WatchEvent};
 use cairn_wire::{Lane, Payload};
 use std::collections::{BTreeMap, VecDeque};
 
@@ -46,6 +46,7 @@ pub(super) enum Packet {
     Request(Box<OpRequest>, Payload),
     Reply(Box<OpReply>, Payload),
     Watch(Box<WatchEvent>),
+    NotifyAck(Box<NotifyAck>),
     /// The other end has closed it.
     Fin,
 }
@@ -335,6 +336,7 @@ impl World {
             (Proc::Osd(osd), Packet::Request(request, payload)) => {
                 self.osd_request(osd, key, request, payload)
             }
+            (Proc::Osd(osd), Packet::NotifyAck(ack)) => self.osd_notify_ack(osd, key, *ack),
             (Proc::Client(n), Packet::Reply(reply, payload)) => {
                 if let Purpose::Objects(conn) = purpose {
                     self.client_reply(n, conn, *reply, payload);

@@ -16,7 +16,7 @@ use cairn_osd::core::{
     StopReason, Superblock, Usage,
 };
 use cairn_types::{EntityAddr, EntityKind, EntityName, Epoch, OsdId, OsdUuid};
-use cairn_wire::op::OpRequest;
+use cairn_wire::op::{NotifyAck, OpRequest};
 use cairn_wire::{Lane, Payload};
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -233,6 +233,10 @@ impl World {
         payload: Payload,
     ) {
         self.tell_osd(osd, Event::ClientRequest { conn: ConnId(conn.0), request, payload });
+    }
+
+    pub(super) fn osd_notify_ack(&mut self, osd: OsdId, conn: ConnKey, ack: NotifyAck) {
+        self.tell_osd(osd, Event::NotifyAck { conn: ConnId(conn.0), ack });
     }
 
     pub(super) fn osd_client_closed(&mut self, osd: OsdId, conn: ConnKey) {

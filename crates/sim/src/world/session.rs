@@ -127,7 +127,7 @@ impl World {
         match who {
             Proc::Osd(osd) => self.osd_monitors_said(osd, ticket, outcome),
             OPERATOR => self.operator_answer(outcome),
-            Proc::Client(n) => self.client_session(n, outcome),
+            Proc::Client(n) => self.client_session(n, ticket, outcome),
             Proc::Mon(_) => {}
         }
     }
