@@ -124,22 +124,29 @@ pub async fn list(io: &impl ObjectIo) -> Result<Vec<String>, ImageError> {
 /// # Errors
 /// [`ImageError::InUse`]; what its objects answer. What was interrupted can be done again.
 pub async fn remove(io: &impl ObjectIo, name: &str, told: impl Fn(u64, u64)) -> Result<(), ImageError> {
-    let id = id_of(io, name).await?;
+    let mut id = id_of(io, name).await?;
     match header_of(io, name, &id).await {
         Ok(_) => {
-            let header = header_object(&id);
-            if let Some(user) = watchers(io, &header).await?.first() {
+            if let Some(user) = watchers(io, &header_object(&id)).await?.first() {
                 return Err(ImageError::InUse { name: name.into(), client: user.client, addr: user.addr });
             }
             let image = Image::open(io, name, OpenMode::ReadWrite(LockPolicy::Keep)).await?;
+            // Not another one that was made under the name meanwhile.
+            id.clone_from(&image.inner.id);
             let removed = async {
                 image.acquire_lock().await?;
-                image.inner.trim(0, image.size(), &told).await
+                image.inner.trim(0, image.size(), &told).await?;
+                // The header goes last of all that is the image's: until then its objects can be found. And while the
+                // lock is held: who opened the image meanwhile must not make objects that nothing leads to.
+                delete(io, image.inner.header.clone()).await.map_err(ImageError::from)
             };
             let removed = removed.await;
-            // The header goes last of all that is the image's: until then its objects can be found.
-            image.close().await?;
+            let closed = image.close().await;
             removed?;
+            match closed {
+                Err(ImageError::Op(error)) if error.is_not_found() => {}
+                closed => closed?,
+            }
         }
         // An earlier removal, or a making that was cut short, came as far as this.
         Err(ImageError::NotFound { .. }) => {}
@@ -150,16 +157,17 @@ pub async fn remove(io: &impl ObjectIo, name: &str, told: impl Fn(u64, u64)) -> 
 
 /// Removes the header, the entry of the directory and the name.
 async fn forget(io: &impl ObjectIo, name: &str, id: &str) -> Result<(), OpError> {
-    let delete = |object: String| async move {
-        let gone = io.operate(&object, vec![OpKind::Delete.into()], Payload::none(), OpFlags::FULL_TRY).await;
-        ok_if_gone(gone)
-    };
-    delete(header_object(id)).await?;
+    delete(io, header_object(id)).await?;
     let remove = call::call("rbd", "dir_remove_image", |out| {
         out.string(name).string(id);
     });
     ok_if_gone(io.operate(DIRECTORY, vec![remove], Payload::none(), OpFlags::FULL_TRY).await)?;
-    delete(id_object(name)).await
+    delete(io, id_object(name)).await
+}
+
+async fn delete(io: &impl ObjectIo, object: String) -> Result<(), OpError> {
+    let ops = vec![OpKind::Delete.into()];
+    ok_if_gone(io.operate(&object, ops, Payload::none(), OpFlags::FULL_TRY).await)
 }
 
 fn ok_if_gone<T>(outcome: Result<T, OpError>) -> Result<(), OpError> {

@@ -152,7 +152,9 @@ async fn acquire<I: ObjectIo>(subject: &Subject<'_, I>) -> Result<String, ImageE
     let cookie = format!("{LOCK_COOKIE_PREFIX}{}", subject.watch);
     let mut wait = RETRY_MIN;
     loop {
-        match call::run_even_full(subject.io, subject.header, vec![call::lock(&cookie)]).await {
+        // Taking a lock makes the object it is of: the header of an image that was removed shall stay away.
+        let ops = vec![OpKind::Stat.into(), call::lock(&cookie)];
+        match call::run_even_full(subject.io, subject.header, ops).await {
             Ok(_) => break,
             // By this very watch: an answer was lost on the way to a process that asks anew.
             Err(error) if error.code() == Some(ErrorCode::EXIST) => break,
