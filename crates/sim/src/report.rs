@@ -95,6 +95,7 @@ impl Totals {
         self.figures.virtual_us += figures.virtual_us;
         self.figures.events += figures.events;
         self.figures.operations += figures.operations;
+        self.figures.refused_full += figures.refused_full;
         for (kind, count) in &figures.faults {
             *self.figures.faults.entry(kind).or_default() += count;
         }
@@ -159,6 +160,7 @@ mod tests {
             events: 10,
             operations: 7,
             monitors: 3,
+            refused_full: 0,
             faults: [("kill", 2), ("cut", 1)].into(),
             digest: 1,
         };

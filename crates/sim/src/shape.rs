@@ -4,6 +4,11 @@ use crate::network::HostId;
 use crate::rng::Rng;
 use cairn_types::OsdId;
 
+/// Of a store that does not get full.
+pub const DATA_BYTES: u64 = 38 << 20;
+/// Of an object that takes room.
+pub const BALLAST_BYTES: u64 = 64 << 10;
+
 /// How much is asked of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Profile {
@@ -86,6 +91,10 @@ pub struct Shape {
     pub objects: u32,
     /// 4 KiB blocks of an object.
     pub blocks: u32,
+    /// Bytes of a store for data.
+    pub data_bytes: u64,
+    /// Objects of [`BALLAST_BYTES`] that clients make, and delete when there is no room: to fill stores with.
+    pub ballast: u32,
     /// How long clients ask and faults happen, milliseconds.
     pub busy_ms: u64,
 }
@@ -132,6 +141,8 @@ impl Shape {
                 readers: 0,
                 objects: 1,
                 blocks: 1,
+                data_bytes: DATA_BYTES,
+                ballast: 0,
                 busy_ms: rng.between(12_000, 20_000),
             };
         }
@@ -148,6 +159,8 @@ impl Shape {
                 readers: 1,
                 objects: rng.between(1, 3) as u32,
                 blocks: 1,
+                data_bytes: DATA_BYTES,
+                ballast: 0,
                 busy_ms: rng.between(12_000, 20_000),
             };
         }
@@ -171,6 +184,8 @@ impl Shape {
             readers: 0,
             objects: rng.between(2, 12) as u32,
             blocks: rng.between(1, 4) as u32,
+            data_bytes: DATA_BYTES,
+            ballast: 0,
             busy_ms: match profile {
                 Profile::Heavy => rng.between(20_000, 60_000),
                 Profile::Images => rng.between(60_000, 120_000),

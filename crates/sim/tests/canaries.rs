@@ -50,6 +50,7 @@ canaries! {
     forget_blocklist: "forget-blocklist";
     take_lock_without_blocklist: "take-lock-without-blocklist";
     store_record_not_durable: "store-record-not-durable";
+    skip_checksum: "skip-checksum";
     store_reuses_early: "store-reuses-early";
     accept_old_ballot: "accept-old-ballot";
     count_twice_in_a_quorum: "count-twice-in-a-quorum";

@@ -4,8 +4,9 @@
 use sim::network::{HostId, Weather};
 use sim::plan::{Ambush, Deed, DiskFault, Phase, Planned, Proc, Side, Step, WhichMon};
 use sim::run::run_story;
-use sim::shape::{Host, Shape};
+use sim::shape::{BALLAST_BYTES, DATA_BYTES, Host, Shape};
 use sim::timeline::Instant;
+use sim::world::Figures;
 
 /// Seeds of each story.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
@@ -35,6 +36,8 @@ fn cluster_with(mons: u16) -> Shape {
         readers: 0,
         objects: 6,
         blocks: 2,
+        data_bytes: DATA_BYTES,
+        ballast: 0,
         busy_ms: 25_000,
     }
 }
@@ -71,6 +74,10 @@ impl Story {
 
     /// And there are so many monitors.
     fn ends_well_with(self, monitors: u64) {
+        self.ends_well_after(|figures| assert_eq!(figures.monitors, monitors));
+    }
+
+    fn ends_well_after(self, look: impl Fn(&Figures)) {
         let steps = self.plan.len() as u64;
         for seed in SEEDS {
             let outcome = run_story(seed, self.shape.clone(), self.plan.clone(), None, None);
@@ -78,8 +85,8 @@ impl Story {
                 panic!("seed {seed}: {failure}");
             }
             assert_eq!(outcome.figures.faults.values().sum::<u64>(), steps, "the whole story is told");
+            look(&outcome.figures);
             assert!(outcome.figures.operations > 300, "{} operations", outcome.figures.operations);
-            assert_eq!(outcome.figures.monitors, monitors);
         }
     }
 }
@@ -189,6 +196,21 @@ fn a_disk_that_lies_as_long_as_it_has_power() {
         .at(4_000, Step::Disk { osd: osd(0), fault: DiskFault::Lie })
         .at(9_000, kill(Proc::Osd(osd(1)), 3_000))
         .ends_well();
+}
+
+#[test]
+fn disks_that_are_full() {
+    // Three copies of everything on three disks, and more to write than they hold. One comes back and has to be filled up,
+    // then everything loses power; what clients delete makes room again.
+    let data_bytes = 4 << 20;
+    let ballast = (2 * data_bytes / BALLAST_BYTES) as u32;
+    Story::of(Shape { osds: 3, hosts: cluster().hosts[..6].to_vec(), data_bytes, ballast, ..cluster() })
+        .at(9_000, Step::KillPrimary { down_ms: 4_000 })
+        .at(16_000, Step::PowerOff { hosts: hosts(0..6), down_ms: 1_500 })
+        .at(20_000, kill(Proc::Osd(osd(1)), 1_500))
+        .ends_well_after(|figures| {
+            assert!(figures.refused_full > 20, "{} writes found no room", figures.refused_full);
+        });
 }
 
 #[test]

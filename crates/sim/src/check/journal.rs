@@ -27,6 +27,18 @@ impl Journal {
         self.appended.insert(number, Some(at));
     }
 
+    /// It was refused: it has not happened, and never will.
+    ///
+    /// # Errors
+    /// It was seen.
+    pub fn append_refused(&mut self, number: u64) -> Result<(), String> {
+        self.appended.remove(&number);
+        match self.longest.contains(&number) {
+            true => Err(format!("append {number} was refused and was read before")),
+            false => Ok(()),
+        }
+    }
+
     /// Appends and reads so far.
     pub fn operations(&self) -> u64 {
         self.operations

@@ -116,6 +116,14 @@ impl Checks {
         self.registers.entry(block).or_default().write_answered(value, at);
     }
 
+    /// It was refused: nothing was changed.
+    pub fn write_refused(&mut self, block: BlockId, value: Value) {
+        if let Some(open) = self.open.get_mut(&block) {
+            open.remove(&value);
+        }
+        self.registers.entry(block).or_default().write_refused(value);
+    }
+
     /// A read was answered.
     pub fn read(&mut self, block: BlockId, value: Value, sent: Instant, answered: Instant) {
         self.registers.entry(block).or_default().read(value, sent, answered);

@@ -93,6 +93,9 @@ impl Register {
     /// It was refused: it has not happened, and never will.
     pub fn write_refused(&mut self, value: Value) {
         self.writes.remove(&value);
+        if self.reads.contains_key(&value) {
+            self.invented.get_or_insert(value);
+        }
     }
 
     /// A read sent at `sent` was answered with `value` at `answered`.
@@ -259,6 +262,20 @@ mod tests {
         let mut seen_before = register(&[writes[0], read(1, 2)]);
         seen_before.write_fenced(Value(1), Instant(5));
         assert_eq!(seen_before.check(), Ok(()));
+    }
+
+    #[test]
+    fn a_refused_write_is_never_seen() {
+        let write = Op { write: true, value: 1, sent: 1, answered: None };
+        let read = |value, sent| Op { write: false, value, sent, answered: Some(sent + 1) };
+        let mut unseen = register(&[write, read(0, 2)]);
+        unseen.write_refused(Value(1));
+        assert_eq!(unseen.check(), Ok(()));
+        unseen.read(Value(1), Instant(5), Instant(6));
+        assert_eq!(unseen.check(), Err(Fault::Invented(Value(1))));
+        let mut seen = register(&[write, read(1, 2)]);
+        seen.write_refused(Value(1));
+        assert_eq!(seen.check(), Err(Fault::Invented(Value(1))));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::check::BlockId;
 use crate::check::register::Value;
 use crate::plan::Proc;
 use crate::rng::Rng;
+use crate::shape::BALLAST_BYTES;
 use crate::timeline::Instant;
 use bytes::Bytes;
 use cairn_client::core::{ConnId, Core, Effect, Event, Now, Submit};
@@ -28,6 +29,10 @@ pub(super) const BLOCK_BYTES: u64 = 4_096;
 const IN_FLIGHT_MAX: usize = 6;
 /// Operations of 1,000 that are on journals.
 const JOURNAL_PERMILLE: u64 = 200;
+/// Operations of 1,000 that are on objects that take room, where there are any.
+const BALLAST_PERMILLE: u64 = 300;
+/// Objects that take room which a client deletes when there is none.
+const DELETES_WHEN_FULL: u32 = 4;
 /// Bytes of a number.
 const ENTRY_BYTES: u64 = 8;
 /// More than any journal has.
@@ -45,6 +50,8 @@ pub(super) enum Asked {
     ReadJournal(u32),
     /// For the image code.
     Image(ImageOp),
+    /// Makes or deletes an object that takes room.
+    Ballast,
 }
 
 /// A client's process.
@@ -65,6 +72,8 @@ pub(super) struct ClientProc {
     answered_by: Epoch,
     /// It has been shut out, and begins anew in a moment.
     pub is_out: bool,
+    /// So many objects are to be deleted to make room.
+    deletes: u32,
 }
 
 impl ClientProc {
@@ -145,6 +154,7 @@ impl World {
                 generation: 0,
                 answered_by: Epoch(0),
                 is_out: false,
+                deletes: 0,
             };
             self.clients.insert(n, client);
         }
@@ -249,7 +259,14 @@ impl World {
             return;
         }
         let journal = client.rng.permille(JOURNAL_PERMILLE);
-        let submit = if journal { self.journal_operation(n, pool) } else { self.block_operation(n, pool) };
+        let ballast = self.shape.ballast > 0 && client.rng.permille(BALLAST_PERMILLE);
+        let submit = if ballast {
+            self.ballast_operation(n, pool, None)
+        } else if journal {
+            self.journal_operation(n, pool)
+        } else {
+            self.block_operation(n, pool)
+        };
         if let Some(submit) = submit {
             self.tell_client(n, Event::Submit(submit));
         }
@@ -271,6 +288,43 @@ impl World {
         Some(client.submit(object(pool, "journal", number), vec![op.into()], data, asked, sent))
     }
 
+    /// Makes an object that takes room, or deletes one: of a given number, or when there was no room lately.
+    pub(super) fn ballast_operation(
+        &mut self,
+        n: u16,
+        pool: PoolId,
+        gone: Option<u32>,
+    ) -> Option<Submit<u64>> {
+        let client = self.clients.get_mut(&n)?;
+        let number = gone.unwrap_or(client.rng.below(u64::from(self.shape.ballast)) as u32);
+        let deletes = gone.is_some() || client.deletes > 0;
+        client.deletes = client.deletes.saturating_sub(1);
+        let (op, data) = if deletes {
+            (OpKind::Delete, Payload::none())
+        } else {
+            let bytes = vec![client.rng.next() as u8; BALLAST_BYTES as usize];
+            (OpKind::WriteFull { len: BALLAST_BYTES }, Payload::of(0, Bytes::from(bytes)))
+        };
+        let sent = self.line.now();
+        let submit =
+            client.submit(object(pool, "ballast", number), vec![op.into()], data, Asked::Ballast, sent);
+        let flags = if deletes { OpFlags::FULL_TRY } else { OpFlags::default() };
+        Some(Submit { flags, ..submit })
+    }
+
+    /// All that only took room is deleted.
+    pub(super) fn drop_ballast(&mut self) {
+        let Some(pool) = self.pool else { return };
+        let first = self.clients.iter().find(|(_, client)| client.core.is_some()).map(|(n, _)| *n);
+        for number in 0..self.shape.ballast {
+            if let Some(n) = first
+                && let Some(submit) = self.ballast_operation(n, pool, Some(number))
+            {
+                self.tell_client(n, Event::Submit(submit));
+            }
+        }
+    }
+
     /// A write or a read of some blocks of an object.
     fn block_operation(&mut self, n: u16, pool: PoolId) -> Option<Submit<u64>> {
         let client = self.clients.get_mut(&n)?;
@@ -285,7 +339,10 @@ impl World {
         let blocks: Vec<BlockId> =
             (first..first + count).map(|block| BlockId { object: number, block }).collect();
         let (offset, len) = (u64::from(first) * BLOCK_BYTES, u64::from(count) * BLOCK_BYTES);
-        let is_write = client.rng.permille(500) && n >= self.shape.readers;
+        // The last is read often and written seldom: it lies on the disk.
+        let is_cold = number > 0 && number + 1 == self.shape.objects;
+        let write_permille = if is_cold { 40 } else { 500 };
+        let is_write = client.rng.permille(write_permille) && n >= self.shape.readers;
         let sent = self.line.now();
         let (asked, ops, data) = if is_write {
             let mut bytes = Vec::with_capacity(len as usize);
@@ -421,7 +478,26 @@ impl World {
             return self.fail(Kind::Safety, format!("client.{n} was answered twice"));
         };
         let by = client.answered_by;
+        if let Err(OpError::Code { code: ErrorCode::NOSPC, .. }) = &result
+            && self.shape.ballast > 0
+        {
+            client.deletes = DELETES_WHEN_FULL;
+            self.refused_full += 1;
+            // Nothing was changed.
+            return match asked {
+                Asked::Write(writes) => {
+                    writes.into_iter().for_each(|(block, value)| self.checks.write_refused(block, value));
+                }
+                Asked::Append(number, entry) => {
+                    if let Err(why) = self.checks.journal(number).append_refused(entry) {
+                        self.fail(Kind::Safety, format!("journal.{number}: {why}"));
+                    }
+                }
+                _ => {}
+            };
+        }
         match (asked, result) {
+            (Asked::Ballast, Ok(_) | Err(OpError::Code { code: ErrorCode::NOENT, .. })) => {}
             (Asked::Image(op), result) => self.image_answer(n, op, result),
             (Asked::Write(writes), Ok(_)) => {
                 for (block, value) in writes {

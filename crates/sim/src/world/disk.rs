@@ -23,19 +23,14 @@ use cairn_store::{
 use cairn_types::{Epoch, OsdId, OsdMap, OsdMapIncremental, PgId};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Bytes of a device; sparse in memory.
-const DEVICE_BYTES: u64 = 48 << 20;
 /// Short, so that checkpoints are many, and long enough for a group's log in one record.
-const LOG_BYTES: u64 = 2 << 20;
+const LOG_BYTES: u64 = 1 << 20;
 const INDEX_BYTES: u64 = 8 << 20;
 /// Log entries for which such an index has room, reckoned as the daemon does: 60 % of it, 320 bytes each.
-pub(super) const LOG_ENTRIES_MAX: u64 = INDEX_BYTES / 100 * 60 / 320;
+const LOG_ENTRIES_MAX: u64 = INDEX_BYTES / 100 * 60 / 320;
 
 /// `EIO`.
 const EIO: i32 = 5;
-
-/// Blocks at the beginning of the data that may rot: it is filled from there.
-const ROT_BLOCKS: u64 = 256;
 
 /// What is said when a transaction is durable.
 #[derive(Clone, Debug)]
@@ -89,8 +84,9 @@ fn open_options() -> OpenOptions {
 
 impl Disk {
     /// A new store of an OSD.
-    pub fn create(superblock: &Superblock, shuffle: u64) -> Result<Disk, String> {
-        let device = SimDevice::new(DEVICE_BYTES, options(shuffle));
+    pub fn create(superblock: &Superblock, data_bytes: u64, shuffle: u64) -> Result<Disk, String> {
+        // Sparse in memory.
+        let device = SimDevice::new(LOG_BYTES + INDEX_BYTES + data_bytes, options(shuffle));
         let medium = device.handle();
         let create = CreateOptions {
             cluster: superblock.fsid.0,
@@ -168,7 +164,7 @@ impl Disk {
                     self.medium.rot(offset + drawn % 4_096, (drawn >> 32) as u32 % 8);
                     return;
                 }
-                for block in 0..ROT_BLOCKS {
+                for block in 0..superblock.data_blocks {
                     let offset = superblock.data_offset + block * 4_096;
                     image.read(offset, &mut page);
                     if page.iter().any(|byte| *byte != 0) && rng.permille(500) {
@@ -219,6 +215,13 @@ impl Disk {
         // An index that closes in good order writes; that is not to be seen.
         self.engine = None;
         self.medium = SimDevice::from_image(image, options(shuffle)).handle();
+    }
+
+    /// How full it is.
+    pub fn usage(&self) -> Option<Usage> {
+        let usage = self.engine.as_ref()?.usage();
+        let (total_bytes, used_bytes) = (usage.data_bytes, usage.used_bytes);
+        Some(Usage { total_bytes, used_bytes, log_entries_max: LOG_ENTRIES_MAX })
     }
 
     pub fn engine(&mut self) -> Option<&mut Engine<SimDevice>> {
@@ -429,13 +432,8 @@ impl World {
 
     pub(super) fn store_usage(&mut self, osd: OsdId, life: u64) {
         let Some(node) = self.living_osd(osd, life) else { return };
-        let Some(engine) = node.disk.engine() else { return };
-        let usage = engine.usage();
-        let usage = Usage {
-            total_bytes: usage.data_bytes,
-            used_bytes: usage.used_bytes,
-            log_entries_max: LOG_ENTRIES_MAX,
-        };
-        self.tell_osd(osd, OsdEvent::Usage(usage));
+        if let Some(usage) = node.disk.usage() {
+            self.tell_osd(osd, OsdEvent::Usage(usage));
+        }
     }
 }

@@ -204,6 +204,7 @@ impl World {
                 self.start(who);
             }
         }
+        self.drop_ballast();
         self.mend();
     }
 }

@@ -281,6 +281,8 @@ pub struct World {
     pool: Option<PoolId>,
     /// The image was removed, in the end.
     image_is_gone: bool,
+    /// Writes for which there was no room.
+    refused_full: u64,
     rng_disk: Rng,
     rng_power: Rng,
     rng_mon: Rng,
@@ -330,6 +332,7 @@ impl World {
             paused: BTreeMap::new(),
             pool: None,
             image_is_gone: false,
+            refused_full: 0,
             rng_disk: Rng::fork(seed, "disk"),
             rng_power: Rng::fork(seed, "power"),
             rng_mon: Rng::fork(seed, "mon"),
@@ -481,6 +484,7 @@ impl World {
             events: self.events,
             operations: self.checks.operations(),
             monitors: self.checks.mon_map().map_or(0, |map| map.mons.len() as u64),
+            refused_full: self.refused_full,
             faults: self.faults.clone(),
             digest: self.log.digest(),
         }
@@ -498,6 +502,8 @@ pub struct Figures {
     pub operations: u64,
     /// Monitors of the last map.
     pub monitors: u64,
+    /// Writes for which there was no room.
+    pub refused_full: u64,
     /// Faults that happened, by kind.
     pub faults: BTreeMap<&'static str, u64>,
     /// Of the log.

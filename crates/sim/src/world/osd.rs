@@ -1,6 +1,6 @@
 //! OSDs: the core and what carries its effects out.
 
-use super::disk::{Disk, LOG_ENTRIES_MAX};
+use super::disk::Disk;
 use super::mon::FSID;
 use super::net::{ConnKey, Packet, Purpose};
 use super::session::MonSession;
@@ -13,7 +13,7 @@ use cairn_mon::session::core::{Event as SessionEvent, Outcome, Ticket};
 use cairn_mon::session::{CallError, Wants};
 use cairn_osd::core::{
     Attempt, Config, ConnId, Effect, Event, MonitorAnswer, MonitorTag, Now, Osd, PeerMessage, Setup,
-    StopReason, Superblock, Usage,
+    StopReason, Superblock,
 };
 use cairn_types::{EntityAddr, EntityKind, EntityName, Epoch, OsdId, OsdUuid};
 use cairn_wire::op::{NotifyAck, OpRequest};
@@ -69,7 +69,7 @@ impl World {
             let superblock =
                 Superblock { fsid: FSID, uuid: uuid(osd, 1), whoami: osd, born: None, clean: None };
             let shuffle = self.rng_disk.next();
-            match Disk::create(&superblock, shuffle) {
+            match Disk::create(&superblock, self.shape.data_bytes, shuffle) {
                 Ok(disk) => {
                     let node = OsdProc {
                         core: None,
@@ -96,12 +96,12 @@ impl World {
 
     /// An empty disk in the place of the old one.
     pub(super) fn new_disk(&mut self, osd: OsdId) {
-        let shuffle = self.rng_disk.next();
+        let (shuffle, data_bytes) = (self.rng_disk.next(), self.shape.data_bytes);
         let Some(node) = self.osds.get_mut(&osd) else { return };
         node.disks += 1;
         let uuid = uuid(osd, node.disks);
         let superblock = Superblock { fsid: FSID, uuid, whoami: osd, born: None, clean: None };
-        match Disk::create(&superblock, shuffle) {
+        match Disk::create(&superblock, data_bytes, shuffle) {
             Ok(disk) => (node.disk, node.hurt, node.known) = (disk, false, false),
             Err(why) => self.fail(Kind::Crash, format!("the store of {osd} cannot be made: {why}")),
         }
@@ -131,6 +131,7 @@ impl World {
             }
             Err(error) => return self.fail(Kind::Safety, format!("{osd} cannot start: {error}")),
         };
+        let Some(usage) = node.disk.usage() else { return };
         node.life += 1;
         let (life, place) = (node.life, node.host);
         let mut config = Config { full_map_interval: 4, ..Config::default() };
@@ -150,7 +151,7 @@ impl World {
             removing: host.removing,
             public: addr(place, 7_000 + osd.0 as u16, life),
             cluster: addr(place, 8_000 + osd.0 as u16, life),
-            usage: Usage { total_bytes: 1 << 30, used_bytes: 0, log_entries_max: LOG_ENTRIES_MAX },
+            usage,
         };
         match Osd::new(now, setup, config) {
             Ok(core) => node.core = Some(core),
