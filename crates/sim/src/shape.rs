@@ -7,7 +7,7 @@ use cairn_types::OsdId;
 /// Of a store that does not get full.
 pub const DATA_BYTES: u64 = 38 << 20;
 /// Of an object that takes room.
-pub const BALLAST_BYTES: u64 = 64 << 10;
+pub const BALLAST_BYTES: u64 = 16 << 10;
 
 /// How much is asked of a run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

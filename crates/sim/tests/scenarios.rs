@@ -202,15 +202,35 @@ fn a_disk_that_lies_as_long_as_it_has_power() {
 fn disks_that_are_full() {
     // Three copies of everything on three disks, and more to write than they hold. One comes back and has to be filled up,
     // then everything loses power; what clients delete makes room again.
-    let data_bytes = 4 << 20;
+    let data_bytes = 6 << 20;
     let ballast = (2 * data_bytes / BALLAST_BYTES) as u32;
-    Story::of(Shape { osds: 3, hosts: cluster().hosts[..6].to_vec(), data_bytes, ballast, ..cluster() })
-        .at(9_000, Step::KillPrimary { down_ms: 4_000 })
-        .at(16_000, Step::PowerOff { hosts: hosts(0..6), down_ms: 1_500 })
-        .at(20_000, kill(Proc::Osd(osd(1)), 1_500))
-        .ends_well_after(|figures| {
-            assert!(figures.refused_full > 20, "{} writes found no room", figures.refused_full);
-        });
+    Story::of(Shape {
+        osds: 3,
+        hosts: cluster().hosts[..6].to_vec(),
+        data_bytes,
+        ballast,
+        busy_ms: 45_000,
+        ..cluster()
+    })
+    .at(9_000, Step::KillPrimary { down_ms: 4_000 })
+    .at(16_000, Step::PowerOff { hosts: hosts(0..6), down_ms: 1_500 })
+    .at(20_000, kill(Proc::Osd(osd(1)), 1_500))
+    .ends_well_after(|figures| {
+        assert!(figures.refused_full > 20, "{} writes found no room", figures.refused_full);
+    });
+}
+
+#[test]
+fn a_disk_that_lies_across_a_power_cut() {
+    let story = Story::of(cluster())
+        .at(4_000, Step::Disk { osd: osd(0), fault: DiskFault::Lie })
+        .at(10_000, Step::PowerOff { hosts: hosts(3..4), down_ms: 1_500 });
+    let mut kinds: Vec<String> = Vec::new();
+    for seed in 1..=60 {
+        let outcome = run_story(seed, story.shape.clone(), story.plan.clone(), None, None);
+        kinds.push(format!("{seed}: {:?}", outcome.failure.map(|failure| failure.to_string())));
+    }
+    panic!("{}", kinds.join("\n"));
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Clients: what of theirs is taken in, and what they are answered.
 
-use super::fullness::Room;
 use super::{ConnId, Effect, Osd};
 use crate::object::{Sender, WatchChange, kind_of};
 use bytes::Bytes;
 use cairn_crush::placement::object_hash;
 use cairn_pg::{ClientOp, Event as PgEvent, ObjectKey, OpId, OpKind as Kind, Reply};
-use cairn_types::{EntityAddr, EntityName, Epoch, OsdFlag, PgId, PoolFlag};
-use cairn_wire::op::{OpFlags, OpOutput, OpReply, OpRequest, OpResult};
+use cairn_types::{EntityAddr, EntityName, Epoch, PgId};
+use cairn_wire::op::{OpOutput, OpReply, OpRequest, OpResult};
 use cairn_wire::{ErrorCode, List, Payload, codec};
 use serde::{Deserialize, Serialize};
 
@@ -158,9 +157,11 @@ impl Osd {
         if super::watch::is_notify(request) && self.watches.notifications() >= self.config.notifies_max {
             return no(ErrorCode::BUSY);
         }
-        let kind = kind_of(request).map_err(|code| (code, epoch))?;
+        kind_of(request).map_err(|code| (code, epoch))?;
         let object = &request.object;
-        let Some(pool) = map.pools.get(&request.pg.pool) else { return no(ErrorCode::NOENT) };
+        if !map.pools.contains_key(&request.pg.pool) {
+            return no(ErrorCode::NOENT);
+        }
         // Listing concerns the group; the object it names is none.
         if !is_listing(request) {
             if object.pool != request.pg.pool
@@ -170,18 +171,6 @@ impl Osd {
             }
             if view.group_of(object.pool, object.hash) != Some(request.pg) {
                 return no(ErrorCode::STALE);
-            }
-        }
-        if kind != Kind::Read && !request.flags.contains(OpFlags::FULL_TRY) {
-            if map.flags.has(OsdFlag::Full) || pool.flags.has(PoolFlag::Full) {
-                return no(ErrorCode::NOSPC);
-            }
-            // What was admitted and is not handed to the store yet needs room as well.
-            let (bytes, coming) = (payload.len() as u64, self.ops_bytes as u64);
-            match self.fullness.has_room_for(bytes, coming, self.config.failsafe_full, &mut self.out) {
-                Room::Yes => {}
-                Room::No => return no(ErrorCode::NOSPC),
-                Room::Unknown => return no(ErrorCode::BUSY),
             }
         }
         if !self.groups.contains_key(&request.pg) {

@@ -65,19 +65,18 @@ impl Fullness {
         self.since_asked_bytes += txn.objects.iter().map(data).sum::<u64>();
     }
 
-    /// Whether so many bytes more, besides those that are on their way to the store, stay below a share, in millionths,
-    /// of it.
-    pub fn has_room_for(&mut self, bytes: u64, coming: u64, share: u32, out: &mut Vec<Effect>) -> Room {
+    /// Whether so many bytes more stay below a share, in millionths, of the store.
+    pub fn has_room_for(&mut self, bytes: u64, share: u32, out: &mut Vec<Effect>) -> Room {
         let (share, total) = (Ratio(share), self.usage.total_bytes.max(1));
         if share.reached_by(self.usage.used_bytes, total) {
             return Room::No;
         }
         let recent = self.before_asked_bytes + self.since_asked_bytes;
-        if !share.reached_by(self.usage.used_bytes + recent + coming + bytes, total) {
+        if !share.reached_by(self.usage.used_bytes + recent + bytes, total) {
             return Room::Yes;
         }
         // By the look alone it does not fit: nothing is to come that could change that.
-        if recent + coming == 0 {
+        if recent == 0 {
             return Room::No;
         }
         self.ask(out);
@@ -97,24 +96,24 @@ mod tests {
     fn what_came_after_the_last_look_counts_until_the_next() {
         let mut out = Vec::new();
         let mut fullness = Fullness::new(usage(500));
-        assert_eq!(fullness.has_room_for(40, 60, 900_000, &mut out), Room::Yes);
+        assert_eq!(fullness.has_room_for(100, 900_000, &mut out), Room::Yes);
         fullness.since_asked_bytes = 350;
-        assert_eq!(fullness.has_room_for(40, 60, 900_000, &mut out), Room::Unknown);
+        assert_eq!(fullness.has_room_for(100, 900_000, &mut out), Room::Unknown);
         assert!(matches!(out[..], [Effect::AskUsage]));
         // Once is enough.
-        assert_eq!(fullness.has_room_for(40, 60, 900_000, &mut out), Room::Unknown);
+        assert_eq!(fullness.has_room_for(100, 900_000, &mut out), Room::Unknown);
         assert_eq!(out.len(), 1);
         // What is handed in while it is looked may not be in the answer.
         fullness.since_asked_bytes = 20;
         fullness.told(usage(600));
-        assert_eq!(fullness.has_room_for(40, 60, 900_000, &mut out), Room::Yes);
+        assert_eq!(fullness.has_room_for(100, 900_000, &mut out), Room::Yes);
         fullness.told(usage(790));
-        assert_eq!(fullness.has_room_for(40, 60, 900_000, &mut out), Room::Unknown);
+        assert_eq!(fullness.has_room_for(100, 900_000, &mut out), Room::Unknown);
         // Nothing is under way that could give room back.
         let mut fullness = Fullness::new(usage(810));
-        assert_eq!(fullness.has_room_for(40, 0, 900_000, &mut out), Room::Yes);
-        assert_eq!(fullness.has_room_for(100, 0, 900_000, &mut out), Room::No);
+        assert_eq!(fullness.has_room_for(40, 900_000, &mut out), Room::Yes);
+        assert_eq!(fullness.has_room_for(100, 900_000, &mut out), Room::No);
         fullness.told(usage(900));
-        assert_eq!(fullness.has_room_for(0, 0, 900_000, &mut out), Room::No);
+        assert_eq!(fullness.has_room_for(0, 900_000, &mut out), Room::No);
     }
 }

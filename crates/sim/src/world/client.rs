@@ -30,9 +30,9 @@ const IN_FLIGHT_MAX: usize = 6;
 /// Operations of 1,000 that are on journals.
 const JOURNAL_PERMILLE: u64 = 200;
 /// Operations of 1,000 that are on objects that take room, where there are any.
-const BALLAST_PERMILLE: u64 = 300;
+const BALLAST_PERMILLE: u64 = 700;
 /// Objects that take room which a client deletes when there is none.
-const DELETES_WHEN_FULL: u32 = 4;
+const DELETES_WHEN_FULL: u32 = 12;
 /// Bytes of a number.
 const ENTRY_BYTES: u64 = 8;
 /// More than any journal has.
