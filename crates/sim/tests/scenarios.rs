@@ -6,7 +6,7 @@ use sim::plan::{Ambush, Deed, DiskFault, Phase, Planned, Proc, Side, Step, Which
 use sim::run::run_story;
 use sim::shape::{BALLAST_BYTES, DATA_BYTES, Host, Shape};
 use sim::timeline::Instant;
-use sim::world::Figures;
+use sim::world::{Failure, Figures, Kind};
 
 /// Seeds of each story.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=6;
@@ -222,15 +222,22 @@ fn disks_that_are_full() {
 
 #[test]
 fn a_disk_that_lies_across_a_power_cut() {
+    // One of three copies forgets what it had said it has. Known and not mended (`docs/reliability.md`): the group may follow
+    // it. What then is seen is older, never torn nor made up; nobody stops, nothing hangs.
     let story = Story::of(cluster())
         .at(4_000, Step::Disk { osd: osd(0), fault: DiskFault::Lie })
         .at(10_000, Step::PowerOff { hosts: hosts(3..4), down_ms: 1_500 });
-    let mut kinds: Vec<String> = Vec::new();
-    for seed in 1..=60 {
+    let mut older = 0;
+    for seed in 1..=20 {
         let outcome = run_story(seed, story.shape.clone(), story.plan.clone(), None, None);
-        kinds.push(format!("{seed}: {:?}", outcome.failure.map(|failure| failure.to_string())));
+        let Some(Failure { kind, what, .. }) = outcome.failure else { continue };
+        assert!(kind == Kind::Safety, "seed {seed}: {kind}: {what}");
+        let invented =
+            ["torn", "nobody", "differs", "twice", "in order"].iter().any(|word| what.contains(word));
+        assert!(!invented, "seed {seed}: {what}");
+        older += 1;
     }
-    panic!("{}", kinds.join("\n"));
+    assert!((1..=15).contains(&older), "{older} of 20: if it is mended, this story ends well");
 }
 
 #[test]

@@ -7,13 +7,15 @@ use std::ops::RangeInclusive;
 use std::rc::Rc;
 
 /// See `docs/reliability.md`.
-const ONCE_FAILED: [(Profile, u64); 8] = [
+const ONCE_FAILED: [(Profile, u64); 10] = [
     (Profile::Heavy, 11),
     (Profile::Heavy, 33),
     (Profile::Heavy, 100),
     (Profile::Heavy, 487),
     (Profile::Heavy, 100_261),
     (Profile::Narrow, 2),
+    (Profile::Images, 7),
+    (Profile::Images, 97),
     (Profile::Monitors, 329),
     (Profile::Monitors, 563),
 ];

@@ -150,6 +150,7 @@ impl Disk {
             }
             DiskFault::Lie => {
                 self.medium.inject(FaultRule::every(OpKind::Flush, Fault::Lie));
+                self.medium.inject(FaultRule::every(OpKind::Write, Fault::Volatile));
             }
             DiskFault::BitRot => {
                 // Half of the data, or some block of the index. Not the log: a record that rots before its checkpoint ends the log, as

@@ -25,6 +25,8 @@ pub enum Fault {
     /// The operation is reported as done and did nothing: a write that never arrives, a flush that
     /// lies, a read that leaves its buffer as it was.
     Lie,
+    /// A write that is to be durable is reported as that and is not: it needs a flush as any other.
+    Volatile,
     /// A write lands at this offset instead of its own and is reported as done.
     Misdirect(u64),
     /// A read returns one flipped bit; the medium keeps the right one.

@@ -341,6 +341,7 @@ impl State {
             Some(Fault::Misdirect(elsewhere)) => elsewhere.min(end - bytes.len() as u64),
             _ => offset,
         };
+        let durable = durable && fault != Some(Fault::Volatile);
         self.event(Event::Write { id, offset, payload: Payload::Bytes(bytes.into()), durable });
     }
 
