@@ -297,6 +297,22 @@ fn a_full_cluster_is_read_but_not_written() {
 }
 
 #[test]
+fn what_was_carried_out_is_answered_so_although_the_cluster_is_full_by_now() {
+    let mut world = World::started(11, 3);
+    let data = Payload::of(0, Bytes::from_static(b"x"));
+    let tid = world.call(1, "a", vec![OpKind::Append { len: 1 }], data);
+    assert!(world.run_until(5, |world| world.calls[&tid].answer.is_some()));
+    world.change(|map| map.flags = map.flags.with(OsdFlag::Full, true));
+    // Its answer was lost with a connection, say.
+    world.calls.get_mut(&tid).expect("a call").answer = None;
+    world.send_call(tid);
+    assert!(world.run_until(5, |world| world.calls[&tid].answer.is_some()));
+    let (reply, _) = world.calls[&tid].answer.clone().expect("an answer");
+    assert_eq!(reply.code, ErrorCode::OK);
+    assert_eq!(world.read(1, "a").1, b"x");
+}
+
+#[test]
 fn objects_of_a_group_are_listed_page_by_page() {
     let mut world = World::started(12, 3);
     let mut names: Vec<String> = (0..60).map(|n| format!("o{n}")).collect();
