@@ -175,7 +175,8 @@ impl Pg {
     }
 
     /// Changes how long the log may be, as the store's room asks: takes effect with the next change.
-    pub fn bound_log(&mut self, min_entries: usize, max_entries: usize) {
+    pub fn bound_log(&mut self, min_entries: usize, max_entries: usize, bytes_max: usize) {
+        self.config.log_bytes_max = bytes_max;
         self.config.log_min_entries = min_entries;
         self.config.log_max_entries = max_entries;
     }

@@ -105,7 +105,7 @@ pub struct Osd {
 
     groups: BTreeMap<PgId, Group>,
     /// Least and most entries of each group's log.
-    log_bounds: (usize, usize),
+    log_bounds: (usize, usize, usize),
     removing: BTreeSet<PgId>,
     /// What groups are told, in order.
     todo: VecDeque<(PgId, PgEvent)>,
@@ -168,7 +168,7 @@ impl Osd {
             placed: None,
             places: Places::new(),
             groups: BTreeMap::new(),
-            log_bounds: (config.log_entries_least, config.log_entries_least),
+            log_bounds: (config.log_entries_least, config.log_entries_least, config.pg.log_bytes_max),
             removing: removing.into_iter().collect(),
             todo: VecDeque::new(),
             group_effects: Vec::new(),

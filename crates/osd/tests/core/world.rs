@@ -312,7 +312,12 @@ impl World {
             removing: Vec::new(),
             public: addr(7000 + osd.0 as u16, life),
             cluster: addr(8000 + osd.0 as u16, life),
-            usage: Usage { total_bytes: 1 << 40, used_bytes: 1 << 30, log_entries_max: self.log_entries_max },
+            usage: Usage {
+                total_bytes: 1 << 40,
+                used_bytes: 1 << 30,
+                log_entries_max: self.log_entries_max,
+                log_bytes_max: 1 << 30,
+            },
         };
         let core = Osd::new(now, setup, config).expect("stored maps are good");
         node.osd = Some(core);
