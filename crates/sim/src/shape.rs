@@ -6,6 +6,8 @@ use cairn_types::OsdId;
 
 /// Of a store that does not get full.
 pub const DATA_BYTES: u64 = 38 << 20;
+/// Of a store's log: short, so that checkpoints are many and data leaves it.
+pub const LOG_BYTES: u64 = 1 << 20;
 /// Of an object that takes room.
 pub const BALLAST_BYTES: u64 = 16 << 10;
 
@@ -91,6 +93,8 @@ pub struct Shape {
     pub objects: u32,
     /// 4 KiB blocks of an object.
     pub blocks: u32,
+    /// Bytes of a store's log. They bound the logs of groups, and with them how late a resend is known as one.
+    pub log_bytes: u64,
     /// Bytes of a store for data.
     pub data_bytes: u64,
     /// Objects of [`BALLAST_BYTES`] that clients make, and delete when there is no room: to fill stores with.
@@ -141,6 +145,7 @@ impl Shape {
                 readers: 0,
                 objects: 1,
                 blocks: 1,
+                log_bytes: LOG_BYTES,
                 data_bytes: DATA_BYTES,
                 ballast: 0,
                 busy_ms: rng.between(12_000, 20_000),
@@ -159,6 +164,7 @@ impl Shape {
                 readers: 1,
                 objects: rng.between(1, 3) as u32,
                 blocks: 1,
+                log_bytes: LOG_BYTES,
                 data_bytes: DATA_BYTES,
                 ballast: 0,
                 busy_ms: rng.between(12_000, 20_000),
@@ -172,18 +178,21 @@ impl Shape {
         let others = if profile == Profile::Images { 0 } else { rng.between(1, 3) as u16 };
         let size = if rng.permille(800) { 3 } else { 2 };
         let min_size = if size == 3 && rng.permille(150) { 1 } else { 2 };
+        let draw = rng.below(4) as usize;
         Shape {
             hosts,
             mons: mons as u16,
             osds: osds as u16,
             size,
             min_size: min_size.min(size),
-            pg_num: [1, 2, 4, 8][rng.below(4) as usize],
+            pg_num: [1, 2, 4, 8][draw],
             clients: others + lockers,
             lockers,
             readers: 0,
             objects: rng.between(2, 12) as u32,
             blocks: rng.between(1, 4) as u32,
+            // The fewer the groups, the more of what happens is in the log of each, and the more has to be remembered.
+            log_bytes: LOG_BYTES * [8, 4, 1, 1][draw],
             data_bytes: DATA_BYTES,
             ballast: 0,
             busy_ms: match profile {

@@ -4,7 +4,7 @@
 use sim::network::{HostId, Weather};
 use sim::plan::{Ambush, Deed, DiskFault, Phase, Planned, Proc, Side, Step, WhichMon};
 use sim::run::run_story;
-use sim::shape::{BALLAST_BYTES, DATA_BYTES, Host, Shape};
+use sim::shape::{BALLAST_BYTES, DATA_BYTES, Host, LOG_BYTES, Shape};
 use sim::timeline::Instant;
 use sim::world::{Failure, Figures, Kind};
 
@@ -36,6 +36,7 @@ fn cluster_with(mons: u16) -> Shape {
         readers: 0,
         objects: 6,
         blocks: 2,
+        log_bytes: LOG_BYTES,
         data_bytes: DATA_BYTES,
         ballast: 0,
         busy_ms: 25_000,

@@ -5,6 +5,7 @@ use super::{Ev, Kind, World};
 use crate::canary::Canary;
 use crate::plan::{DiskFault, Proc};
 use crate::rng::Rng;
+use crate::shape::Shape;
 use cairn_osd::core::{Event as OsdEvent, Query, QueryToken, Superblock, Usage};
 use cairn_osd::object::BadChange;
 use cairn_osd::persist::{
@@ -23,8 +24,6 @@ use cairn_store::{
 use cairn_types::{Epoch, OsdId, OsdMap, OsdMapIncremental, PgId};
 use std::collections::{BTreeMap, VecDeque};
 
-/// Short, so that checkpoints are many, and long enough for a group's log in one record.
-const LOG_BYTES: u64 = 1 << 20;
 const INDEX_BYTES: u64 = 8 << 20;
 /// Log entries for which such an index has room, reckoned as the daemon does: 60 % of it, 320 bytes each.
 const LOG_ENTRIES_MAX: u64 = INDEX_BYTES / 100 * 60 / 320;
@@ -84,15 +83,15 @@ fn open_options() -> OpenOptions {
 
 impl Disk {
     /// A new store of an OSD.
-    pub fn create(superblock: &Superblock, data_bytes: u64, shuffle: u64) -> Result<Disk, String> {
+    pub fn create(superblock: &Superblock, shape: &Shape, shuffle: u64) -> Result<Disk, String> {
         // Sparse in memory.
-        let device = SimDevice::new(LOG_BYTES + INDEX_BYTES + data_bytes, options(shuffle));
+        let device = SimDevice::new(shape.log_bytes + INDEX_BYTES + shape.data_bytes, options(shuffle));
         let medium = device.handle();
         let create = CreateOptions {
             cluster: superblock.fsid.0,
             osd: superblock.whoami.0,
             store: superblock.uuid.0,
-            log_bytes: Some(LOG_BYTES),
+            log_bytes: Some(shape.log_bytes),
             index_bytes: Some(INDEX_BYTES),
             force: false,
         };

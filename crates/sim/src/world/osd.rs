@@ -69,7 +69,7 @@ impl World {
             let superblock =
                 Superblock { fsid: FSID, uuid: uuid(osd, 1), whoami: osd, born: None, clean: None };
             let shuffle = self.rng_disk.next();
-            match Disk::create(&superblock, self.shape.data_bytes, shuffle) {
+            match Disk::create(&superblock, &self.shape, shuffle) {
                 Ok(disk) => {
                     let node = OsdProc {
                         core: None,
@@ -96,12 +96,12 @@ impl World {
 
     /// An empty disk in the place of the old one.
     pub(super) fn new_disk(&mut self, osd: OsdId) {
-        let (shuffle, data_bytes) = (self.rng_disk.next(), self.shape.data_bytes);
+        let shuffle = self.rng_disk.next();
         let Some(node) = self.osds.get_mut(&osd) else { return };
         node.disks += 1;
         let uuid = uuid(osd, node.disks);
         let superblock = Superblock { fsid: FSID, uuid, whoami: osd, born: None, clean: None };
-        match Disk::create(&superblock, data_bytes, shuffle) {
+        match Disk::create(&superblock, &self.shape, shuffle) {
             Ok(disk) => (node.disk, node.hurt, node.known) = (disk, false, false),
             Err(why) => self.fail(Kind::Crash, format!("the store of {osd} cannot be made: {why}")),
         }
