@@ -10,8 +10,6 @@ use std::io::{self, IoSlice};
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll, ready};
 use tokio::io::AsyncWrite;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsStream;
 
 /// Most buffers given to one vectored write; the system takes up to 1,024, TLS cuts records of 16 KiB.
 const SLICES_MAX: usize = 64;
@@ -19,7 +17,7 @@ const SLICES_MAX: usize = 64;
 /// One lane's bytes in both directions, authenticated.
 pub(crate) enum Stream {
     /// A TCP connection of its own.
-    Tls(Box<TlsStream<TcpStream>>),
+    Tls(Box<tcp::TlsSocket>),
     /// A bidirectional stream of a QUIC connection.
     Quic(Box<quic::QuicStream>),
 }

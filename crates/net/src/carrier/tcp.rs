@@ -5,11 +5,19 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use tokio::io::BufReader;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio_rustls::{TlsAcceptor, TlsConnector, TlsStream};
 
 /// Connections the system keeps while all handshake places are taken.
 const BACKLOG: i32 = 1024;
+
+/// What one read of a socket may take. TLS asks for 4 KiB at a time, which would be two system calls for a block with its
+/// header, and 260 for 1 MiB.
+const READ_AHEAD_LEN: usize = 64 << 10;
+
+/// An authenticated socket.
+pub(crate) type TlsSocket = TlsStream<BufReader<TcpStream>>;
 
 pub(crate) fn listen(addr: SocketAddr) -> io::Result<TcpListener> {
     let socket = Socket::new(Domain::for_address(addr), Type::STREAM, Some(Protocol::TCP))?;
@@ -38,23 +46,24 @@ pub(crate) async fn dial(addr: SocketAddr) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-pub(crate) async fn client_tls(
-    stream: TcpStream,
-    config: rustls::ClientConfig,
-) -> io::Result<TlsStream<TcpStream>> {
+pub(crate) async fn client_tls(stream: TcpStream, config: rustls::ClientConfig) -> io::Result<TlsSocket> {
     // Sent to nobody (SNI is off) and compared with nothing: the verifier looks at the entity.
     let name = ServerName::DnsName(DnsName::try_from("cairn").expect("a valid name"));
-    TlsConnector::from(Arc::new(config)).connect(name, stream).await.map(TlsStream::Client)
+    TlsConnector::from(Arc::new(config)).connect(name, read_ahead(stream)).await.map(TlsStream::Client)
 }
 
 /// Gives the socket back on failure: the alert in it must reach the peer before the socket is closed.
 pub(crate) async fn server_tls(
     stream: TcpStream,
     config: rustls::ServerConfig,
-) -> Result<TlsStream<TcpStream>, (io::Error, TcpStream)> {
+) -> Result<TlsSocket, (io::Error, TcpStream)> {
     if let Err(error) = tune(&stream) {
         return Err((error, stream));
     }
-    let accept = TlsAcceptor::from(Arc::new(config)).accept(stream).into_fallible();
-    accept.await.map(TlsStream::Server)
+    let accept = TlsAcceptor::from(Arc::new(config)).accept(read_ahead(stream)).into_fallible();
+    accept.await.map(TlsStream::Server).map_err(|(error, stream)| (error, stream.into_inner()))
+}
+
+fn read_ahead(stream: TcpStream) -> BufReader<TcpStream> {
+    BufReader::with_capacity(READ_AHEAD_LEN, stream)
 }
