@@ -6,6 +6,11 @@ mod local;
 use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
+/// An operation allocates some tens of times for its messages, keys and records; with the system's allocator that was a
+/// fifth of an OSD's time (`docs/benchmarks/cluster.md`).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Distributed block storage for hypervisors.
 #[derive(Parser)]
 #[command(name = "cairn", version, about, arg_required_else_help = true)]
