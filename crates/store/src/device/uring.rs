@@ -24,10 +24,13 @@ const FILE: types::Fixed = types::Fixed(0);
 /// Times one operation is queued again after EAGAIN or EINTR before its error is reported.
 const RETRIES: u8 = 32;
 
-/// Queued operations are handed to the kernel without waiting for the next poll when they are this share (1 / n)
-/// of what it has already: the medium works while the rest is made. At depth 32 that is some ten system calls in
-/// place of one, and a third more 4 KiB reads a second.
+/// Reads and large writes are handed to the kernel without waiting for the next poll when what is queued is this share
+/// (1 / n) of what it has already: the medium works while the rest is made. At depth 32 that is some ten system calls
+/// in place of one, and a third more 4 KiB reads a second.
 const SUBMIT_SHARE: usize = 2;
+/// From so many bytes on a write is large. Smaller ones are records, which come one at a time, and blocks put in place,
+/// for which nobody waits: they go together.
+const LARGE_WRITE_LEN: usize = 64 << 10;
 
 // States of the sleeper. A wake costs a system call only while it sleeps.
 const AWAKE: u8 = 0;
@@ -67,8 +70,7 @@ impl UringQueue {
     pub(super) fn new(medium: Arc<FileMedium>, entries: usize) -> io::Result<Self> {
         // One more for the waker's read.
         let ring_entries = u32::try_from((entries + 1).next_power_of_two()).map_err(io::Error::other)?;
-        // Completions are collected by the thread that submits: no interrupt of it is needed.
-        let ring = IoUring::builder().setup_coop_taskrun().setup_taskrun_flag().build(ring_entries)?;
+        let ring = build(ring_entries)?;
         let mut probe = Probe::new();
         ring.submitter().register_probe(&mut probe)?;
         let needed = [opcode::Read::CODE, opcode::Write::CODE, opcode::Fsync::CODE, opcode::Fallocate::CODE];
@@ -101,8 +103,16 @@ impl UringQueue {
             return;
         }
         let slot = self.free.pop().expect("the caller keeps to the bound of the queue");
+        let is_pressing = match &io {
+            Io::Read { .. } => true,
+            Io::Write { buf, .. } => buf.len() >= LARGE_WRITE_LEN,
+            Io::Flush | Io::Discard { .. } => false,
+        };
         self.slots[slot] = Some(InFlight { tag, io, done: 0, syncing: false, retries: 0 });
         self.push_slot(slot);
+        if !is_pressing {
+            return;
+        }
         let queued = self.ring.submission().len();
         let under_way = (self.slots.len() - self.free.len()).saturating_sub(queued);
         if queued * SUBMIT_SHARE >= under_way {
@@ -237,6 +247,19 @@ impl UringQueue {
 
     fn next_completion(&mut self) -> Option<cqueue::Entry> {
         self.ring.completion().next()
+    }
+}
+
+/// A ring whose completions are taken by the thread that made it, when it asks for them: nothing interrupts it.
+fn build(entries: u32) -> io::Result<IoUring> {
+    let deferred =
+        IoUring::builder().setup_single_issuer().setup_defer_taskrun().setup_taskrun_flag().build(entries);
+    match deferred {
+        // Kernels before 6.1.
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+            IoUring::builder().setup_coop_taskrun().setup_taskrun_flag().build(entries)
+        }
+        built => built,
     }
 }
 

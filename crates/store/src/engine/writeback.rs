@@ -10,6 +10,10 @@ const RUN_MAX: usize = WRITEBACK_BYTES_MAX / BLOCK_BYTES as usize;
 impl<D: Device> Engine<D> {
     /// Writes what the running checkpoint needs; without one, what is above the bound of what may lie.
     pub(super) fn write_back(&mut self) {
+        // Several together: nobody waits for any of them, and each call of the kernel costs as much as its write.
+        if self.writebacks > WRITEBACK_DEPTH / 2 {
+            return;
+        }
         while self.writebacks < WRITEBACK_DEPTH && self.failure.is_none() {
             let durable = if self.has_canary(Canary::EarlyWriteBack) { u64::MAX } else { self.durable_seq };
             let mut due = self.state.pending.next_for_checkpoint(RUN_MAX, durable);
