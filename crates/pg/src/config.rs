@@ -21,8 +21,8 @@ pub struct Config {
     pub log_bytes_max: usize,
     /// Operations admitted to this group and not answered, before the answer is [`crate::Reply::Busy`].
     pub max_ops: usize,
-    /// Objects recovered at once, beyond those an operation waits for. The driver changes it as
-    /// clients' latency asks.
+    /// Objects recovered at once, beyond those an operation waits for. Few: all groups of an OSD recover at the same time,
+    /// and an object of 4 MiB waits in memory until its copies have it. The driver changes it as clients' latency asks.
     pub recovery_limit: usize,
     /// Objects compared in one step of a backfill; writes to those that differ wait for the step.
     pub backfill_chunk: usize,
@@ -42,7 +42,7 @@ impl Default for Config {
             log_max_entries: 10_000,
             log_bytes_max: 3 << 19,
             max_ops: 1_024,
-            recovery_limit: 8,
+            recovery_limit: 2,
             backfill_chunk: 32,
             monitor_retry_ms: 1_000,
             #[cfg(feature = "canaries")]
