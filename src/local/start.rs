@@ -18,6 +18,11 @@ const START_INTERVAL: Duration = Duration::from_millis(5);
 /// Most of the end of a log that is searched for the reason of an end.
 const LOG_TAIL_BYTES: u64 = 16 << 10;
 
+/// For how long mimalloc keeps memory that nobody uses before it gives it back, in milliseconds: in the 10 ms that it would
+/// take by itself a daemon needs it again, and pays for each page.
+const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
+const PURGE_DELAY_MS: &str = "1000";
+
 /// A daemon that was started by this process.
 #[derive(Debug)]
 pub struct Started {
@@ -43,6 +48,9 @@ pub fn spawn(layout: &Layout, name: &EntityName, follow: Option<u32>) -> anyhow:
         command.arg("--follow").arg(pid.to_string());
     }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
+    if std::env::var_os(PURGE_DELAY).is_none() {
+        command.env(PURGE_DELAY, PURGE_DELAY_MS);
+    }
     // Ctrl-C in the terminal is for the one who looks after it.
     command.process_group(0);
     let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
