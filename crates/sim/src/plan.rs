@@ -266,6 +266,10 @@ pub fn draw(seed: u64, profile: Profile, shape: &Shape) -> Vec<Planned> {
 /// Two disks lost in one run may be all copies of something, and so may one where one copy is enough to answer: that
 /// is no bug.
 fn lose_at_most_one(plan: &mut Vec<Planned>, shape: &Shape) {
+    if shape.lockers > 0 {
+        // What has rotted is not fetched from another copy yet: an image with such a header can never be removed.
+        plan.retain(|planned| !matches!(planned.step, Step::Disk { fault: DiskFault::BitRot, .. }));
+    }
     let mut lost = None;
     plan.retain(|planned| match &planned.step {
         Step::Operator(Deed::Replace(osd))
