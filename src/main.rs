@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use std::process::ExitCode;
 
 /// An operation allocates some tens of times for its messages, keys and records; with the system's allocator that was a
-/// fifth of an OSD's time (`docs/benchmarks/cluster.md`).
+/// seventh of an OSD's time at depth 32 (`docs/decisions/store-thread.md`).
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 

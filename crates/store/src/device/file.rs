@@ -410,6 +410,7 @@ impl fmt::Debug for FileMedium {
 }
 
 /// A file or block device with a queue: what a running store owns.
+/// Used and dropped on the thread that made it: from Linux 6.1 on its ring refuses any other.
 #[derive(Debug)]
 pub struct FileDevice {
     medium: Arc<FileMedium>,
