@@ -78,8 +78,9 @@ pub struct Disk {
     /// Given and not answered.
     requests: usize,
     bytes: usize,
-    /// For when there is room, in order.
+    /// For when there is room, and it is not held back, in order.
     waiting: VecDeque<(usize, Job)>,
+    held_back: bool,
 }
 
 /// Of the store's index, what groups' logs may take, in percent. The rest is for the objects.
@@ -122,7 +123,16 @@ impl Disk {
     pub fn new(store: Store, kept: MapsKept, groups: &[PersistedPg]) -> Disk {
         let writers = groups.iter().map(|group| (group.info.pgid, GroupWriter::of(group))).collect();
         let inbox = Arc::new(Inbox::default());
-        Disk { store, inbox, writers, kept, requests: 0, bytes: 0, waiting: VecDeque::new() }
+        Disk {
+            store,
+            inbox,
+            writers,
+            kept,
+            requests: 0,
+            bytes: 0,
+            waiting: VecDeque::new(),
+            held_back: false,
+        }
     }
 
     pub fn inbox(&self) -> Arc<Inbox> {
@@ -184,7 +194,18 @@ impl Disk {
 
     /// Whether everything that was given has been answered.
     pub fn is_idle(&self) -> bool {
-        self.requests == 0
+        self.requests == 0 && self.waiting.is_empty()
+    }
+
+    /// What is given from now on waits for [`Disk::go_on`].
+    pub fn hold_back(&mut self) {
+        self.held_back = true;
+    }
+
+    /// Gives the store what was held back.
+    pub fn go_on(&mut self) {
+        self.held_back = false;
+        self.start_waiting();
     }
 
     /// All that has come; makes room for what waits.
@@ -194,15 +215,19 @@ impl Disk {
             self.requests -= 1;
             self.bytes -= bytes;
         }
+        self.start_waiting();
+        news.into_iter().map(|(_, news)| news).collect()
+    }
+
+    fn start_waiting(&mut self) {
         while let Some((bytes, _)) = self.waiting.front() {
-            if !self.has_room(*bytes) {
+            if self.held_back || !self.has_room(*bytes) {
                 break;
             }
             if let Some((bytes, job)) = self.waiting.pop_front() {
                 self.start(bytes, job);
             }
         }
-        news.into_iter().map(|(_, news)| news).collect()
     }
 
     fn commit(&mut self, transaction: Transaction, news: News) {
@@ -214,7 +239,7 @@ impl Disk {
     }
 
     fn give(&mut self, bytes: usize, job: Job) {
-        if self.waiting.is_empty() && self.has_room(bytes) {
+        if self.waiting.is_empty() && !self.held_back && self.has_room(bytes) {
             self.start(bytes, job);
         } else {
             self.waiting.push_back((bytes, job));

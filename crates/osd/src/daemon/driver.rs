@@ -48,6 +48,8 @@ pub struct Shared {
     next_conn: AtomicU64,
     /// The core wants to be woken earlier than before.
     rearm: Notify,
+    /// The store is held back until what goes to other OSDs has been written.
+    held_back: Notify,
     reports: watch::Sender<Option<OsdReport>>,
     mgr: watch::Sender<Mgr>,
 }
@@ -106,6 +108,7 @@ impl Driver {
             wants,
             next_conn: AtomicU64::new(1),
             rearm: Notify::new(),
+            held_back: Notify::new(),
             reports: watch::Sender::new(None),
             mgr: watch::Sender::new(None),
         });
@@ -137,6 +140,14 @@ impl Driver {
                     () = clock::sleep_until(at) => own.handle(Event::Tick),
                     () = own.rearm.notified() => {}
                 }
+            }
+        });
+        let own = shared.clone();
+        tasks.spawn(async move {
+            loop {
+                // Told behind the lanes that have something to send: they have written it when this runs.
+                own.held_back.notified().await;
+                own.inner.lock().disk.go_on();
             }
         });
         let own = shared.clone();
@@ -229,8 +240,19 @@ impl Shared {
             }
             let mut effects = std::mem::take(&mut inner.effects);
             inner.osd.handle_into(clock::now(), event, &mut effects);
+            // The other copies first: what they have to do takes longer by the way there and back, and waking the
+            // store's thread costs as much as a send.
+            let others_first =
+                effects.iter().any(|effect| matches!(effect, Effect::Send { lane: Lane::Client, .. }))
+                    && effects.iter().any(|effect| matches!(effect, Effect::Persist { .. }));
+            if others_first {
+                inner.disk.hold_back();
+            }
             for effect in effects.drain(..) {
                 self.carry_out(inner, effect);
+            }
+            if others_first {
+                self.held_back.notify_one();
             }
             inner.effects = effects;
         }

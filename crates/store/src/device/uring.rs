@@ -9,10 +9,11 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use rustix::event::EventfdFlags;
+use rustix::thread::futex;
 
 use super::file::{FileMedium, PUNCH};
 use super::{AlignedBuf, Completion, Io, Wait, Waker};
@@ -33,9 +34,13 @@ const SUBMIT_SHARE: usize = 2;
 const LARGE_WRITE_LEN: usize = 64 << 10;
 
 // States of the sleeper. A wake costs a system call only while it sleeps.
-const AWAKE: u8 = 0;
-const ASLEEP: u8 = 1;
-const WOKEN: u8 = 2;
+const AWAKE: u32 = 0;
+/// In the ring, which reads the waker's eventfd.
+const ASLEEP: u32 = 1;
+const WOKEN: u32 = 2;
+/// On the state itself, with nothing in the ring that could end: for both sides some microseconds less than the
+/// eventfd.
+const PARKED: u32 = 3;
 
 pub(super) struct UringQueue {
     ring: IoUring,
@@ -62,7 +67,7 @@ struct InFlight {
 }
 
 struct UringWaker {
-    state: AtomicU8,
+    state: AtomicU32,
     event: OwnedFd,
 }
 
@@ -85,7 +90,7 @@ impl UringQueue {
             slots: (0..entries).map(|_| None).collect(),
             free: (0..entries).rev().collect(),
             early: VecDeque::new(),
-            waker: Arc::new(UringWaker { state: AtomicU8::new(AWAKE), event }),
+            waker: Arc::new(UringWaker { state: AtomicU32::new(AWAKE), event }),
             wake_count: Box::default(),
             wake_armed: false,
         })
@@ -133,6 +138,10 @@ impl UringQueue {
         }
         if done.len() > before {
             self.waker.state.store(AWAKE, Ordering::SeqCst);
+            return self.enter_if_useful();
+        }
+        if self.in_flight() == 0 {
+            self.waker.park();
             return self.enter_if_useful();
         }
         loop {
@@ -333,6 +342,16 @@ fn length(rest: &[u8]) -> u32 {
 }
 
 impl UringWaker {
+    /// Sleeps until the next wake, or not at all if that came before.
+    fn park(&self) {
+        let parked = self.state.compare_exchange(AWAKE, PARKED, Ordering::SeqCst, Ordering::SeqCst);
+        while parked.is_ok() && self.state.load(Ordering::SeqCst) == PARKED {
+            // Woken, interrupted, or changed before it slept: the state tells.
+            let _ = futex::wait(&self.state, futex::Flags::PRIVATE, PARKED, None);
+        }
+        self.state.store(AWAKE, Ordering::SeqCst);
+    }
+
     fn signal(&self) {
         // Fails only when the counter is full, and then the sleeper is awake long since.
         let _ = rustix::io::write(&self.event, &1u64.to_ne_bytes());
@@ -341,8 +360,13 @@ impl UringWaker {
 
 impl Waker for UringWaker {
     fn wake(&self) {
-        if self.state.swap(WOKEN, Ordering::SeqCst) == ASLEEP {
-            self.signal();
+        match self.state.swap(WOKEN, Ordering::SeqCst) {
+            ASLEEP => self.signal(),
+            PARKED => {
+                // Fails only for a bad address.
+                let _ = futex::wake(&self.state, futex::Flags::PRIVATE, 1);
+            }
+            _ => {}
         }
     }
 }
