@@ -2,11 +2,11 @@
 
 use clap::Parser;
 use sim::canary::Canary;
-use sim::report::{Report, Totals, commit};
+use sim::report::{COMMIT, Report, Totals};
 use sim::run::{Options, plan_of, run, run_plan};
 use sim::shape::Profile;
 use sim::world::Failure;
-use std::io::Write;
+use std::io::{IsTerminal, Write};
 use std::ops::RangeInclusive;
 use std::process::ExitCode;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -45,6 +45,11 @@ struct Args {
     canary: Option<Canary>,
 }
 
+/// How often progress is shown on a terminal.
+const SHOWN_EVERY: Duration = Duration::from_secs(1);
+/// And how often it is told elsewhere.
+const TOLD_EVERY: Duration = Duration::from_secs(60);
+
 fn main() -> ExitCode {
     let args = Args::parse();
     let options = Options { profile: args.profile, canary: args.canary };
@@ -60,8 +65,6 @@ fn main() -> ExitCode {
         return verdict(outcome.failure.as_ref());
     }
     let start = Instant::now();
-    // Sources may change while it runs.
-    let commit = commit();
     let seeds = match (args.seed, args.minutes) {
         (Some(seed), _) => seed..=seed,
         (None, Some(_)) => args.first..=u64::MAX,
@@ -79,7 +82,7 @@ fn main() -> ExitCode {
     let totals = &lock(&shared.progress).totals;
     progress_line(totals, start);
     let wall_s = start.elapsed().as_secs_f64();
-    println!("\n\n{}", totals.table(options, commit, wall_s));
+    println!("\n\n{}", totals.table(options, COMMIT, wall_s));
     // A canary is only looked for; nobody has to explain it.
     let first = totals.failures.first_key_value().filter(|_| !args.keep_going && args.canary.is_none());
     if let Some((seed, failure)) = first {
@@ -117,11 +120,12 @@ impl Shared {
             let Some(seed) = lock(&self.seeds).next() else { return };
             let outcome = run(seed, options);
             if let Some(failure) = &outcome.failure {
-                eprintln!("\nseed {seed} of profile {} at commit {}: {failure}", options.profile, commit());
+                eprintln!("\nseed {seed} of profile {} at commit {}: {failure}", options.profile, COMMIT);
             }
             let mut progress = lock(&self.progress);
+            let interval = if std::io::stdout().is_terminal() { SHOWN_EVERY } else { TOLD_EVERY };
             progress.totals.add(seed, &outcome.figures, outcome.failure);
-            if progress.shown.is_none_or(|shown| shown.elapsed() >= Duration::from_secs(1)) {
+            if progress.shown.is_none_or(|shown| shown.elapsed() >= interval) {
                 progress.shown = Some(Instant::now());
                 progress_line(&progress.totals, start);
             }
@@ -129,9 +133,11 @@ impl Shared {
     }
 }
 
+/// On a terminal the line is written anew in its place; elsewhere, such as in a file, each stands for itself.
 fn progress_line(totals: &Totals, start: Instant) {
+    let (before, after) = if std::io::stdout().is_terminal() { ("\r", "   ") } else { ("", "\n") };
     print!(
-        "\r{} seeds, {:.1} seeds/s, {:.2} virtual hours, {} events, {} operations checked, {} faults   ",
+        "{before}{} seeds, {:.1} seeds/s, {:.2} virtual hours, {} events, {} operations checked, {} faults{after}",
         totals.seeds,
         totals.seeds as f64 / start.elapsed().as_secs_f64(),
         totals.hours(),

@@ -5,28 +5,14 @@ use crate::run::{Options, last_lines, plan_of, shorten};
 use crate::world::{Failure, Figures, Kind};
 use std::collections::BTreeMap;
 use std::fmt;
-use std::process::Command;
-use std::sync::OnceLock;
 
 /// Tries to shorten the plan of a seed that fails.
 const SHRINK_TRIES_MAX: usize = 200;
 /// Lines of each process that are shown of a failure.
 const LAST_LINES: usize = 12;
 
-/// The commit of the sources when it was first asked for, and whether they differ from it.
-pub fn commit() -> &'static str {
-    static COMMIT: OnceLock<String> = OnceLock::new();
-    COMMIT.get_or_init(|| {
-        let sources = env!("CARGO_MANIFEST_DIR");
-        let describe = ["-C", sources, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"];
-        let said = Command::new("git").args(describe).output();
-        let said = said.ok().filter(|output| output.status.success());
-        said.map_or_else(
-            || "unknown".to_owned(),
-            |output| String::from_utf8_lossy(&output.stdout).trim().to_owned(),
-        )
-    })
-}
+/// The commit of the sources that this was built from, and whether they differed from it.
+pub const COMMIT: &str = env!("SIM_COMMIT");
 
 /// A failure, with what it takes to understand it and to see it again.
 #[derive(Clone, Debug)]
@@ -53,7 +39,7 @@ impl Report {
         let plan = shorten(seed, options, &failure, SHRINK_TRIES_MAX);
         let last = last_lines(seed, options, plan.clone(), LAST_LINES);
         let planned = plan_of(seed, options).len();
-        Report { seed, options, commit: commit(), failure, planned, plan, last }
+        Report { seed, options, commit: COMMIT, failure, planned, plan, last }
     }
 }
 

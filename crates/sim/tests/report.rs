@@ -1,7 +1,7 @@
 //! What is told of a failure: a seed, a commit, the faults that it takes and no others, and what each process did last.
 
 use sim::canary::Canary;
-use sim::report::{Report, commit};
+use sim::report::{COMMIT, Report};
 use sim::run::{Options, plan_of, run, run_plan};
 use sim::world::Kind;
 use std::collections::BTreeSet;
@@ -39,7 +39,7 @@ fn is_shrunk_and_told(name: &str) -> Report {
     assert!(last.last().is_some_and(|line| line.contains("FAILED")), "{last:?}");
     let text = report.to_string();
     for said in [
-        format!("seed {seed} of profile {} at commit {}: {failure}", options.profile, commit()),
+        format!("seed {seed} of profile {} at commit {}: {failure}", options.profile, COMMIT),
         format!("The faults that it takes ({} of {planned})", plan.len()),
         plan[0].to_string(),
         format!("--profile {} --seed {seed} [--trace] --canary {name}", options.profile),
