@@ -4,8 +4,7 @@ use crate::core::check;
 use crate::core::limits::MAP_BATCHES_MAX;
 use crate::driver::{self, Handle};
 use crate::error::ClientError;
-use crate::io::{Listing, Notified, ObjectIo, OpAnswer, OpError, Watch, WatchHandler};
-use bytes::Bytes;
+use crate::io::{Listing, ObjectIo, OpAnswer, OpError, Watch, WatchHandler};
 use cairn_crush::placement::object_hash;
 use cairn_mon::monitor::{Query, Reading};
 use cairn_mon::service::subscription::Need;
@@ -281,18 +280,6 @@ impl ObjectIo for Pool {
 
     async fn unwatch(&self, watch: &Watch) -> Result<(), OpError> {
         self.handle().unwatch(watch.cookie).await
-    }
-
-    async fn notify(&self, object: &str, payload: Bytes, timeout: Duration) -> Result<Notified, OpError> {
-        let timeout_ms = timeout.as_millis().try_into().unwrap_or(u32::MAX);
-        let ops = vec![OpKind::Notify { payload, timeout_ms }.into()];
-        let answer = self.operate(object, ops, Payload::default(), OpFlags::default()).await?;
-        match answer.results.into_iter().next().map(|result| result.output) {
-            Some(OpOutput::Notified { acknowledged, missed }) => {
-                Ok(Notified { acknowledged: acknowledged.into_vec(), missed: missed.into_vec() })
-            }
-            _ => Err(OpError::BadAnswer { object: object.to_owned() }),
-        }
     }
 
     async fn blocklist(&self, addr: EntityAddr, duration: Duration) -> Result<Epoch, OpError> {

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cairn_mon::session::CallError;
 use cairn_types::{EntityAddr, Epoch, ObjectId, PoolId};
-use cairn_wire::op::{NotifyReply, Op, OpFlags, OpResult};
+use cairn_wire::op::{NotifyReply, Op, OpFlags, OpKind, OpOutput, OpResult};
 use cairn_wire::{ErrorCode, Payload};
 use std::fmt;
 use std::future::Future;
@@ -58,7 +58,19 @@ pub trait ObjectIo: Clone + Send + Sync + 'static {
         object: &str,
         payload: Bytes,
         timeout: Duration,
-    ) -> impl Future<Output = Result<Notified, OpError>> + Send;
+    ) -> impl Future<Output = Result<Notified, OpError>> + Send {
+        async move {
+            let timeout_ms = timeout.as_millis().try_into().unwrap_or(u32::MAX);
+            let ops = vec![OpKind::Notify { payload, timeout_ms }.into()];
+            let answer = self.operate(object, ops, Payload::none(), OpFlags::default()).await?;
+            match answer.results.into_iter().next().map(|result| result.output) {
+                Some(OpOutput::Notified { acknowledged, missed }) => {
+                    Ok(Notified { acknowledged: acknowledged.into_vec(), missed: missed.into_vec() })
+                }
+                _ => Err(OpError::BadAnswer { object: object.to_owned() }),
+            }
+        }
+    }
 
     /// Puts a process into the cluster's blocklist for `duration`. When this returns, this client uses a map that has
     /// the entry, and no operation it sends from then on is served by an OSD that does not know of it.

@@ -3,10 +3,10 @@
 use super::tasks::{Slot, Work, lock};
 use bytes::Bytes;
 use cairn_client::core::{NoticeId, check};
-use cairn_client::{Listing, Notified, ObjectIo, OpAnswer, OpError, Watch, WatchHandler};
+use cairn_client::{Listing, ObjectIo, OpAnswer, OpError, Watch, WatchHandler};
 use cairn_mon::session::CallError;
 use cairn_types::{EntityAddr, Epoch, ObjectId, PoolId};
-use cairn_wire::op::{Op, OpFlags, OpKind, OpOutput};
+use cairn_wire::op::{Op, OpFlags};
 use cairn_wire::{ErrorCode, Payload};
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -122,18 +122,6 @@ impl ObjectIo for SimIo {
         let to = Answer::default();
         self.0.put(Ask::Unwatch { cookie: watch.cookie, to: to.clone() });
         to.await.map(drop)
-    }
-
-    async fn notify(&self, object: &str, payload: Bytes, timeout: Duration) -> Result<Notified, OpError> {
-        let timeout_ms = timeout.as_millis() as u32;
-        let ops = vec![OpKind::Notify { payload, timeout_ms }.into()];
-        let answer = self.operate(object, ops, Payload::none(), OpFlags::default()).await?;
-        match answer.results.into_iter().next().map(|result| result.output) {
-            Some(OpOutput::Notified { acknowledged, missed }) => {
-                Ok(Notified { acknowledged: acknowledged.into_vec(), missed: missed.into_vec() })
-            }
-            _ => Err(OpError::BadAnswer { object: object.to_owned() }),
-        }
     }
 
     async fn blocklist(&self, addr: EntityAddr, duration: Duration) -> Result<Epoch, OpError> {
