@@ -24,6 +24,13 @@ pub fn call(class: &str, method: &str, fill: impl FnOnce(&mut Writer)) -> Op {
     OpKind::Call { class: class.into(), method: method.into(), input: input.finish() }.into()
 }
 
+/// What an image's name holds: its id, in the form in which the class keeps it.
+pub fn id_content(id: &str) -> Bytes {
+    let mut content = Writer::default();
+    content.string(id);
+    content.finish()
+}
+
 /// The output of operation `at`, a call that succeeded.
 pub fn output(answer: &OpAnswer, at: usize) -> Result<&Bytes, Malformed> {
     match answer.results.get(at).map(|result| &result.output) {

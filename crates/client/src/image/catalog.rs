@@ -155,14 +155,20 @@ pub async fn remove(io: &impl ObjectIo, name: &str, told: impl Fn(u64, u64)) -> 
     forget(io, name, &id).await.map_err(ImageError::from)
 }
 
-/// Removes the header, the entry of the directory and the name.
+/// Removes the header, the entry of the directory and the name, unless this is another image's by now.
 async fn forget(io: &impl ObjectIo, name: &str, id: &str) -> Result<(), OpError> {
     delete(io, header_object(id)).await?;
     let remove = call::call("rbd", "dir_remove_image", |out| {
         out.string(name).string(id);
     });
     ok_if_gone(io.operate(DIRECTORY, vec![remove], Payload::none(), OpFlags::FULL_TRY).await)?;
-    delete(io, id_object(name)).await
+    let held = call::id_content(id);
+    let ops = vec![OpKind::CompareExtent { offset: 0, len: held.len() as u64 }.into(), OpKind::Delete.into()];
+    match io.operate(&id_object(name), ops, Payload::of(0, held), OpFlags::FULL_TRY).await {
+        // Somebody else has removed it as well, and made an image of that name since.
+        Err(error) if error.code() == Some(ErrorCode::CANCELED) => Ok(()),
+        outcome => ok_if_gone(outcome),
+    }
 }
 
 async fn delete(io: &impl ObjectIo, object: String) -> Result<(), OpError> {
@@ -175,5 +181,109 @@ fn ok_if_gone<T>(outcome: Result<T, OpError>) -> Result<(), OpError> {
         Ok(_) => Ok(()),
         Err(error) if error.is_not_found() => Ok(()),
         Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::io::{Listing, OpAnswer, Watch, WatchHandler};
+    use cairn_types::{EntityAddr, Epoch, ObjectId, PoolId};
+    use cairn_wire::op::Op;
+    use futures_util::FutureExt;
+    use std::collections::BTreeMap;
+    use std::sync::{Arc, Mutex};
+    use std::time::Duration;
+
+    /// Objects that can be compared and deleted.
+    #[derive(Clone, Default)]
+    struct Shelf(Arc<Mutex<BTreeMap<String, Vec<u8>>>>);
+
+    impl Shelf {
+        fn put(&self, object: String, content: &[u8]) {
+            self.0.lock().unwrap().insert(object, content.to_vec());
+        }
+
+        fn has(&self, object: &str) -> bool {
+            self.0.lock().unwrap().contains_key(object)
+        }
+    }
+
+    impl ObjectIo for Shelf {
+        async fn operate(
+            &self,
+            object: &str,
+            ops: Vec<Op>,
+            data: Payload,
+            _: OpFlags,
+        ) -> Result<OpAnswer, OpError> {
+            let mut objects = self.0.lock().unwrap();
+            let held = objects.get(object).cloned().unwrap_or_default();
+            let fail = |code| Err(OpError::Code { object: object.to_owned(), code, results: Vec::new() });
+            for op in ops {
+                match op.kind {
+                    OpKind::CompareExtent { .. } if !held.starts_with(data.segments()[0].data()) => {
+                        return fail(ErrorCode::CANCELED);
+                    }
+                    OpKind::Delete if objects.remove(object).is_none() => return fail(ErrorCode::NOENT),
+                    _ => {}
+                }
+            }
+            Ok(OpAnswer::default())
+        }
+
+        async fn list(&self, _: Option<ObjectId>, _: u32) -> Result<Listing, OpError> {
+            Err(OpError::Closed)
+        }
+
+        async fn watch(&self, _: &str, _: Arc<dyn WatchHandler>) -> Result<Watch, OpError> {
+            Err(OpError::Closed)
+        }
+
+        async fn unwatch(&self, _: &Watch) -> Result<(), OpError> {
+            Err(OpError::Closed)
+        }
+
+        async fn blocklist(&self, _: EntityAddr, _: Duration) -> Result<Epoch, OpError> {
+            Err(OpError::Closed)
+        }
+
+        async fn sleep(&self, _: Duration) {}
+
+        fn spawn(&self, _: impl Future<Output = ()> + Send + 'static) {}
+
+        fn next_number(&self) -> u64 {
+            0
+        }
+
+        fn client_id(&self) -> u64 {
+            1
+        }
+
+        fn addr(&self) -> EntityAddr {
+            EntityAddr::whole_host([127, 0, 0, 1].into())
+        }
+
+        fn pool_id(&self) -> PoolId {
+            PoolId(1)
+        }
+
+        fn pool_name(&self) -> &str {
+            "vms"
+        }
+    }
+
+    #[test]
+    fn a_name_that_another_image_has_by_now_stays() {
+        let io = Shelf::default();
+        let forget = |id| forget(&io, "disk", id).now_or_never().expect("a shelf answers at once");
+        // Its removal was so slow that somebody else has ended it, and has made another image.
+        io.put(id_object("disk"), &call::id_content("1b"));
+        forget("1a").expect("nothing is left of it");
+        assert!(io.has(&id_object("disk")), "the name leads to the other image");
+        io.put(header_object("1b"), b"");
+        forget("1b").expect("it is removed");
+        assert!(!io.has(&id_object("disk")) && !io.has(&header_object("1b")));
+        forget("1b").expect("it was removed before");
     }
 }
