@@ -73,6 +73,41 @@ fn a_daemon_that_ends_after_up_found_it_running_is_started() {
     cluster.ok(&["down"]);
 }
 
+#[test]
+fn monitors_that_are_added_at_once_come_one_after_the_other() {
+    let cluster = Cluster::new();
+    cluster.ok(&["up", "--detach", "--mons", "1", "--osds", "1", "--osd-size", "1GiB", "--timeout=60s"]);
+    let add = |name| cluster.command(&["mon", "add", name]).stderr(Stdio::piped()).spawn().unwrap();
+    let both = [add("x"), add("y")].map(|child| child.wait_with_output().unwrap());
+    let refused = both.iter().filter(|output| !output.status.success()).collect::<Vec<_>>();
+    for output in &refused {
+        let why = String::from_utf8_lossy(&output.stderr);
+        assert!(why.contains("one monitor changes at a time") && why.lines().count() == 1, "{why}");
+    }
+    assert!(refused.len() < 2);
+    for name in ["x", "y"] {
+        if !cluster.path(&format!(".cairn/mon.{name}")).exists() {
+            cluster.ok(&["mon", "add", name]);
+        }
+    }
+    let mons = cluster.json(&["mon", "ls"]);
+    // In the order of their numbers.
+    let quorum = mons["quorum"].as_array().unwrap();
+    assert!(
+        quorum.len() == 3 && ["a", "x", "y"].iter().all(|name| quorum.contains(&(*name).into())),
+        "{mons}"
+    );
+    assert!(mons["change"].is_null(), "{mons}");
+    cluster.refused(&["mon", "add", "x"], "mon.x exists already");
+    // The leader of before goes, and the one that has its data goes with it.
+    cluster.ok(&["mon", "rm", "a"]);
+    cluster.ok(&["mon", "rm", "x"]);
+    assert_eq!(cluster.json(&["mon", "ls"])["quorum"], serde_json::json!(["y"]));
+    assert!(!cluster.path(".cairn/mon.a").exists() && !cluster.path(".cairn/mon.x").exists());
+    cluster.refused(&["mon", "rm", "y"], "is the last monitor");
+    cluster.ok(&["down"]);
+}
+
 /// `cairn up` in the foreground, when it has said what to do next.
 fn foreground(cluster: &Cluster) -> Child {
     let out = std::fs::File::create(cluster.path("out")).unwrap();

@@ -150,9 +150,9 @@ fn sample_call() -> Call {
 
 cairn_wire::kinds! {
     range 64..=95;
-    64 MonPeer, version 1, oldest 1, "mon-peer", sample MonPeer(sample_peer_message());
-    65 MonCall, version 1, oldest 1, "mon-call", sample MonCall { tag: CallTag(9), call: sample_call() };
-    66 MonAnswer, version 1, oldest 1, "mon-answer", sample MonAnswer {
+    64 MonPeer, version 2, oldest 2, "mon-peer", sample MonPeer(sample_peer_message());
+    65 MonCall, version 2, oldest 2, "mon-call", sample MonCall { tag: CallTag(9), call: sample_call() };
+    66 MonAnswer, version 2, oldest 2, "mon-answer", sample MonAnswer {
         tag: CallTag(9),
         answer: Answer::Done { reply: Reply::Session { client: 12 }, version: 34 },
     };
@@ -164,7 +164,7 @@ cairn_wire::kinds! {
         mgr_map: None,
         config: Some(3),
     };
-    69 MonPublication, version 1, oldest 1, "mon-publication", sample MonPublication(Publication::Config {
+    69 MonPublication, version 2, oldest 2, "mon-publication", sample MonPublication(Publication::Config {
         version: 3,
         values: [("osd_heartbeat_grace_ms".to_owned(), "2500".to_owned())].into(),
     });
@@ -207,7 +207,7 @@ mod tests {
     #[test]
     fn a_large_message_that_lies_is_refused() {
         let fields = to_frame(&promise(1)).expect("it fits").message_bytes().slice(6..);
-        let sound = MonLarge { kind: 64, version: 1, oldest_reader: 1 };
+        let sound = MonLarge { kind: 64, version: 2, oldest_reader: 2 };
         let read = |large: MonLarge, fields: bytes::Bytes| {
             let frame = Frame::new(&large, Payload::of(0, fields)).expect("a frame");
             from_frame::<MonPeer>(&frame)
@@ -219,7 +219,7 @@ mod tests {
         let longer = [&fields[..], &[0]].concat();
         assert!(matches!(read(sound, longer.clone().into()), Err(ReadError::Payload)));
         // A newer form may have more behind it, unless it says that it cannot be read.
-        assert!(read(MonLarge { version: 2, ..sound }, longer.clone().into()).is_ok());
-        assert!(read(MonLarge { version: 2, oldest_reader: 2, ..sound }, longer.into()).is_err());
+        assert!(read(MonLarge { version: 3, ..sound }, longer.clone().into()).is_ok());
+        assert!(read(MonLarge { version: 3, oldest_reader: 3, ..sound }, longer.into()).is_err());
     }
 }

@@ -198,6 +198,7 @@ fn what_is_on_disk_is_the_checkpoint_and_the_log_beyond_it() {
         timing: Timing::default(),
         log: solo.disk.clone(),
         checkpoint: solo.checkpoint.clone(),
+        mon_map: solo.monitor.mon_map().clone(),
     };
     assert!(setup.checkpoint.as_ref().expect("one").slot < solo.monitor.applied());
     let mut again = Monitor::start(setup, Solo::clock(0)).expect("it starts again");

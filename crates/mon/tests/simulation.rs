@@ -230,6 +230,35 @@ fn a_monitor_that_was_away_for_long_catches_up_by_a_whole_state() {
     finish(&world);
 }
 
+/// Whether nobody joins or leaves, as the leader has it.
+fn settled(world: &World) -> bool {
+    world.leader().is_some_and(|id| world.monitor(id).mon_map().change.is_none())
+}
+
+#[test]
+fn a_monitor_that_never_comes_is_not_waited_for() {
+    // One becomes two: were the second a member before it runs, the first would lead no more.
+    let mut world = calm(1);
+    let added = world.ask(MonId(0), once(2, 0), World::add_mon_command("d", 3303));
+    assert!(matches!(added, Answer::Done { reply: Reply::Mon { mon: MonId(1) }, .. }), "{added:?}");
+    world.run_ms(5_000);
+    assert_eq!(snap_of(Some(&world.ask(MonId(0), once(3, 0), snap()))), 1);
+    assert!(!settled(&world));
+    let other = World::add_mon_command("e", 3304);
+    let refused = world.ask(MonId(0), once(4, 0), other.clone());
+    assert!(matches!(refused, Answer::Refused { code: cairn_wire::ErrorCode::AGAIN, .. }), "{refused:?}");
+    let back = Request::Mon(MonCommand::Remove { name: "d".to_owned() });
+    assert!(matches!(world.ask(MonId(0), once(5, 0), back), Answer::Done { .. }));
+    assert!(world.run_until_true(1_000, settled));
+    // It comes after all, with a number that was taken back.
+    world.add_joining(MonId(1));
+    world.run_ms(5_000);
+    assert!(world.monitor(MonId(0)).log().configs().newest().is_some_and(|(_, now)| now.members.len() == 1));
+    let added = world.ask(MonId(0), once(6, 0), other);
+    assert!(matches!(added, Answer::Done { reply: Reply::Mon { mon: MonId(2) }, .. }), "{added:?}");
+    finish(&world);
+}
+
 #[test]
 fn monitors_join_and_leave_at_run_time() {
     let mut world = calm(3);
@@ -240,7 +269,7 @@ fn monitors_join_and_leave_at_run_time() {
         let members = world.leader().and_then(|id| {
             world.monitor(id).log().configs().newest().map(|(_, newest)| newest.members.len())
         });
-        members == Some(4) && world.even()
+        members == Some(4) && world.even() && settled(world)
     };
     assert!(world.run_until_true(10_000, joined), "it votes and has the state");
     let removed = world.ask(MonId(3), once(3, 0), Request::Mon(MonCommand::Remove { name: "a".to_owned() }));

@@ -112,6 +112,8 @@ impl Configs {
                     return Err(ChangeRefused::LastMember);
                 }
                 if !members.remove(&mon) {
+                    // Its number is used up: an addition of it that is still under way does nothing any more.
+                    self.highest = self.highest.max(mon);
                     return Err(ChangeRefused::NotAMember);
                 }
             }
@@ -172,6 +174,15 @@ mod tests {
         assert_eq!(configs.change(Slot(1), 4, Change::Remove(MonId(1))), Ok(Slot(5)));
         assert_eq!(configs.change(Slot(4), 4, Change::Add(MonId(4))), Err(ChangeRefused::Pending));
         assert_eq!(configs.change(Slot(5), 4, Change::Remove(MonId(3))), Err(ChangeRefused::LastMember));
+    }
+
+    #[test]
+    fn a_number_that_was_taken_back_is_never_added() {
+        let mut configs = Configs::initial(members(&[1, 2]));
+        assert_eq!(configs.change(Slot(1), 4, Change::Remove(MonId(3))), Err(ChangeRefused::NotAMember));
+        assert_eq!(configs.change(Slot(2), 4, Change::Add(MonId(3))), Err(ChangeRefused::NumberUsed));
+        assert_eq!(configs.newest(), Some((Slot(1), &Membership { members: members(&[1, 2]) })));
+        assert_eq!(configs.change(Slot(3), 4, Change::Add(MonId(4))), Ok(Slot(7)));
     }
 
     #[test]

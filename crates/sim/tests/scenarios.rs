@@ -350,6 +350,41 @@ fn the_second_of_two_monitors_goes() {
 }
 
 #[test]
+fn a_monitor_starts_again_while_another_one_is_being_removed() {
+    // It was made before the other one was there, and needs its voice to agree that it goes: where it is must not have been
+    // forgotten with the map that had it.
+    for down_ms in [1, 2, 3, 5, 8, 13] {
+        Story::of(cluster_with(1))
+            .at(5_000, add(1))
+            .at(9_000, remove(WhichMon::Nth(1)))
+            .at(9_000 + down_ms, kill(Proc::Mon(0), 400))
+            .ends_well_with(1);
+    }
+}
+
+#[test]
+fn a_monitor_comes_back_to_others_that_it_has_never_heard_of() {
+    // All that it knew were replaced while it was down, and it counts still.
+    Story::of(Shape { busy_ms: 40_000, ..cluster() })
+        .at(5_000, kill(Proc::Mon(0), 25_000))
+        .at(6_000, add(3))
+        .at(9_000, remove(WhichMon::Nth(1)))
+        .at(12_000, add(4))
+        .at(15_000, remove(WhichMon::Nth(1)))
+        .ends_well();
+}
+
+#[test]
+fn a_monitor_that_joins_is_down_and_another_is_asked_for() {
+    // It has its number and no process; the one that is asked for after it has to wait.
+    Story::of(cluster_with(1))
+        .at(5_000, add(1))
+        .at(5_001, Step::PowerOff { hosts: hosts(1..2), down_ms: 6_000 })
+        .at(5_010, add(2))
+        .ends_well_with(3);
+}
+
+#[test]
 fn monitors_are_replaced_one_by_one_while_another_is_down() {
     Story::of(cluster())
         .at(5_000, kill(Proc::Mon(0), 9_000))

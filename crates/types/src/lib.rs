@@ -24,7 +24,7 @@ pub use entity::{EntityKind, EntityName, Fsid, ParseEntityNameError, ParseFsidEr
 pub use health::{Health, HealthCheck, HealthCode, HealthStatus, ParseHealthCodeError, Severity};
 pub use ids::{Epoch, MonId, OsdId, ParsePgIdError, PgId, PoolId, SnapId};
 pub use mgr_map::{MgrInfo, MgrMap};
-pub use mon_map::{MonInfo, MonMap};
+pub use mon_map::{MonChange, MonInfo, MonMap, MonStep};
 pub use object::ObjectId;
 pub use osd_map::{
     CrushBlob, MapFault, OsdFlag, OsdFlags, OsdInfo, OsdMap, OsdMapIncremental, OsdUuid, Pool, PoolFlag,

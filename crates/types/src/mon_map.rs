@@ -13,6 +13,26 @@ pub struct MonInfo {
     pub addrs: Vec<EntityAddr>,
 }
 
+/// Which way a monitor goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub enum MonStep {
+    /// It has a number and is to run, but does not count yet.
+    Joins,
+    /// It does not count any more, but the others may need its voice to agree on that.
+    Leaves,
+}
+
+/// A monitor that joins or leaves.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct MonChange {
+    /// Which way.
+    pub step: MonStep,
+    /// Its name.
+    pub name: String,
+    /// Its number, and where it listens.
+    pub mon: MonInfo,
+}
+
 /// The monitors of a cluster, by name (`a` for `mon.a`).
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MonMap {
@@ -26,8 +46,11 @@ pub struct MonMap {
     pub modified: Timestamp,
     /// Number of the next monitor to join; numbers are never given twice.
     pub next_id: MonId,
-    /// The monitors.
+    /// The monitors that count.
     pub mons: BTreeMap<String, MonInfo>,
+    /// The one that joins or leaves. There is one at a time, from before the members of the replicated log change until
+    /// they are those of `mons`: so whoever has this map knows where all are that have to agree.
+    pub change: Option<MonChange>,
 }
 
 impl MonMap {
@@ -37,9 +60,15 @@ impl MonMap {
         Some(self.mons.values().filter(|mon| mon.id < id).count())
     }
 
+    /// Whom a monitor speaks to: those that count, and the one that joins or leaves.
+    pub fn peers(&self) -> impl Iterator<Item = (&str, &MonInfo)> {
+        let changing = self.change.iter().map(|change| (change.name.as_str(), &change.mon));
+        self.mons.iter().map(|(name, mon)| (name.as_str(), mon)).chain(changing)
+    }
+
     /// The name of a monitor by its number.
     pub fn name_of(&self, id: MonId) -> Option<&str> {
-        self.mons.iter().find(|(_, mon)| mon.id == id).map(|(name, _)| name.as_str())
+        self.peers().find(|(_, mon)| mon.id == id).map(|(name, _)| name)
     }
 
     /// How many monitors make a majority.

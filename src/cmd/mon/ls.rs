@@ -4,7 +4,7 @@ use crate::cmd::output::columns;
 use crate::cmd::session::{Session, block_on};
 use crate::cmd::{Context, Format, print, print_json};
 use cairn_mon::service::status::MonStatus;
-use cairn_types::{MonInfo, MonMap};
+use cairn_types::{MonInfo, MonMap, MonStep};
 use serde_json::{Value, json};
 
 pub fn run(context: &Context) -> anyhow::Result<()> {
@@ -16,12 +16,12 @@ pub fn run(context: &Context) -> anyhow::Result<()> {
         Format::Json => print_json(&document(&map, &status)),
         Format::Text => print(&columns(
             ["NAME", ">NUMBER", "ADDRESSES", "STATE"],
-            map.mons.iter().map(|(name, mon)| {
+            map.peers().map(|(name, mon)| {
                 [
                     format!("mon.{name}"),
                     mon.id.0.to_string(),
                     addrs(mon).join(" "),
-                    state(name, &status).to_owned(),
+                    state(&map, name, &status).to_owned(),
                 ]
             }),
         )),
@@ -32,7 +32,10 @@ fn addrs(mon: &MonInfo) -> Vec<String> {
     mon.addrs.iter().map(|addr| addr.socket.to_string()).collect()
 }
 
-fn state(name: &str, status: &MonStatus) -> &'static str {
+fn state(map: &MonMap, name: &str, status: &MonStatus) -> &'static str {
+    if !map.mons.contains_key(name) {
+        return step(map).unwrap_or_default();
+    }
     if status.leader.as_deref() == Some(name) {
         "leader"
     } else if status.quorum.iter().any(|member| member == name) {
@@ -40,6 +43,14 @@ fn state(name: &str, status: &MonStatus) -> &'static str {
     } else {
         "out of quorum"
     }
+}
+
+/// What the one does that joins or leaves.
+fn step(map: &MonMap) -> Option<&'static str> {
+    map.change.as_ref().map(|change| match change.step {
+        MonStep::Joins => "joins",
+        MonStep::Leaves => "leaves",
+    })
 }
 
 fn document(map: &MonMap, status: &MonStatus) -> Value {
@@ -50,5 +61,8 @@ fn document(map: &MonMap, status: &MonStatus) -> Value {
         "leader": status.leader,
         "quorum": status.quorum,
         "mons": map.mons.iter().map(mon).collect::<Vec<_>>(),
+        "change": map.change.as_ref().map(|change| {
+            json!({"name": change.name, "id": change.mon.id, "addrs": addrs(&change.mon), "step": step(map)})
+        }),
     })
 }

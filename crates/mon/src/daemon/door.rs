@@ -4,7 +4,8 @@
 //! | who | may |
 //! |---|---|
 //! | anyone with a certificate of the cluster | read, subscribe, open a session |
-//! | `mon.*` that is in the monitor map | send the messages of monitors |
+//! | `mon.*` that is in a monitor map known here | send the messages of monitors |
+//! | any other `mon.*` | say where the monitors are |
 //! | `osd.N` | boot, stop, create, report and ask for groups as OSD N |
 //! | `mgr.*` | send beacons and statistics as itself; change what an operator can |
 //! | `client.*` | change what an operator can |
@@ -35,8 +36,8 @@ pub(super) enum Denied {
         /// What.
         what: &'static str,
     },
-    /// Not a monitor of this cluster.
-    #[error("{who} is not in the monitor map and may not send messages of monitors")]
+    /// Not a monitor.
+    #[error("{who} is no monitor and may not send messages of monitors")]
     NoMonitor {
         /// Who.
         who: EntityName,
@@ -67,6 +68,14 @@ pub(super) fn call(who: &EntityName, call: &Call) -> Result<(), Denied> {
         Request::Config(_) => as_operator(who, "change settings"),
         Request::Mon(_) => as_operator(who, "change the monitors"),
         Request::Auth(_) => as_operator(who, "change who may connect"),
+    }
+}
+
+/// Whether `who` may send messages of monitors. What of them counts depends on whether its number is known.
+pub(super) fn peer(who: &EntityName) -> Result<(), Denied> {
+    match who.kind() {
+        EntityKind::Mon => Ok(()),
+        _ => Err(Denied::NoMonitor { who: who.clone() }),
     }
 }
 

@@ -83,6 +83,7 @@ impl Driver {
         let (done_in, done) = mpsc::unbounded_channel();
         let (senders, inbox) = inbox();
         let mut peers = Peers::new(endpoint.clone(), own.id);
+        // Also those that the state does not name any more.
         peers.follow(&own.mon_map);
         Ok(Driver {
             monitor,
@@ -221,11 +222,10 @@ impl Driver {
     }
 
     fn follow_map(&mut self) {
-        if let Some(state) = self.monitor.state()
-            && state.mon_map().epoch != self.peers_at
-        {
-            self.peers_at = state.mon_map().epoch;
-            self.peers.follow(state.mon_map());
+        let map = self.monitor.mon_map();
+        if map.epoch != self.peers_at {
+            self.peers_at = map.epoch;
+            self.peers.follow(map);
         }
     }
 
@@ -329,11 +329,16 @@ impl Driver {
         }
         match kind_of(frame)? {
             MonPeer::KIND => {
-                let is_mon = who.kind() == EntityKind::Mon;
-                let id = self.peers.id_of(who).filter(|_| is_mon);
-                let from = id.ok_or_else(|| Denied::NoMonitor { who: who.clone() })?;
+                door::peer(who)?;
                 let MonPeer(message) = from_frame(frame)?;
-                self.handle(Event::Peer { from, message });
+                match (self.peers.id_of(who), message) {
+                    (Some(from), message) => self.handle(Event::Peer { from, message }),
+                    (None, PeerMessage::MonMap(map)) => self.handle(Event::MonMap(*map)),
+                    // The connection stays: it may tell yet where the monitors are.
+                    (None, _) => {
+                        tracing::debug!(peer = %who, "a monitor that is in no map known here is not heard")
+                    }
+                }
             }
             MonCall::KIND => {
                 let MonCall { tag, call } = from_frame(frame)?;

@@ -42,7 +42,7 @@ const CLOSE_TIMEOUT: Duration = Duration::from_secs(1);
 pub enum Seed {
     /// One of the first monitors of a new cluster; the same for all of them.
     Founding(Genesis),
-    /// One that was added to a running cluster; the map that has it.
+    /// One that joins a running cluster; the map that has its number.
     Joining(MonMap),
 }
 
@@ -115,8 +115,8 @@ pub fn create(data_dir: &Path, name: &EntityName, seed: Seed) -> Result<(), MonE
         Seed::Founding(genesis) => ClusterState::new(genesis.clone()).mon_map().clone(),
         Seed::Joining(map) => map.clone(),
     };
-    let known = mon_map.mons.get(name.id()).filter(|_| name.kind() == EntityKind::Mon);
-    let id = known.ok_or_else(|| MonError::NotInMap { name: name.clone() })?.id;
+    let known = mon_map.peers().find(|(known, _)| name.kind() == EntityKind::Mon && *known == name.id());
+    let id = known.ok_or_else(|| MonError::NotInMap { name: name.clone() })?.1.id;
     let (log, checkpoint): (DurableState, Option<Checkpoint>) = match seed {
         Seed::Founding(genesis) => {
             let setup = Setup::founding(id, 0, Timing::default(), genesis)?;
@@ -145,7 +145,8 @@ pub async fn run(options: MonOptions, stop: impl Future<Output = ()>) -> Result<
     }
     let config = Config { incarnation: clock::wall().0, ..Config::new(identity, Some(listen)) };
     let endpoint = Arc::new(Endpoint::bind(config).await?);
-    let setup = Setup { id: own.id, run: clock::draw(), timing, log, checkpoint };
+    let mon_map = own.mon_map.clone();
+    let setup = Setup { id: own.id, run: clock::draw(), timing, log, checkpoint, mon_map };
     let monitor = Monitor::start(setup, driver::now())?;
     let ended = Driver::new(monitor, &own, endpoint.clone(), storage)?.run(stop).await;
     // Its files are free from here on.

@@ -55,7 +55,7 @@ impl Peers {
     /// Follows the monitor map. A removed monitor stays known: it has to hear that it was removed. Numbers are never
     /// given twice, so it cannot be taken for another.
     pub fn follow(&mut self, map: &MonMap) {
-        for (name, mon) in map.mons.iter().filter(|(_, mon)| mon.id != self.own) {
+        for (name, mon) in map.peers().filter(|(_, mon)| mon.id != self.own) {
             let (Ok(name), Some(addr)) = (EntityName::new(EntityKind::Mon, name), mon.addrs.first()) else {
                 continue;
             };

@@ -132,6 +132,8 @@ pub enum PeerMessage {
     },
     /// A daemon's news, passed on.
     News(DaemonNews),
+    /// Where the monitors are.
+    MonMap(Box<MonMap>),
 }
 
 /// What a subscriber wants and has. Each `None` is not wanted; each 0 is wanted and not there yet.
@@ -209,6 +211,8 @@ pub enum Event {
         /// Who.
         subscriber: Subscriber,
     },
+    /// A monitor of this cluster that is not known here says where the monitors are.
+    MonMap(MonMap),
     /// The process is about to stop.
     Resign,
 }

@@ -10,9 +10,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Version of the form of log entries.
-const ENTRY_VERSION: u16 = 1;
+const ENTRY_VERSION: u16 = 2;
 /// Version of the form of the state.
-const STATE_VERSION: u16 = 1;
+const STATE_VERSION: u16 = 2;
 const VERSION_LEN: usize = 2;
 
 const ENTRY: Configuration<LittleEndian, Fixint, Limit<PAYLOAD_BYTES_MAX>> =

@@ -7,11 +7,11 @@
 
 use super::{Answer, Call, DaemonNews, Effects, Entry, Monitor, Now, Origin, Query, encode_entry};
 use crate::service::watch::{self, Watch};
-use crate::service::{ApplyError, ClusterState, Draft, Once, Refusal, Request};
+use crate::service::{ApplyError, ClusterState, Draft, LeaderCommand, Once, Refusal, Request};
 use cairn_paxos::{
     Change, Event as LogEvent, Moment, Outcome, Payload, ProposalId, Request as LogRequest, Slot,
 };
-use cairn_types::MonId;
+use cairn_types::{MonId, MonStep};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::Duration;
 
@@ -23,6 +23,9 @@ pub const MAX_CALLS_PER_ENTRY: usize = 256;
 
 /// Refusals the leader remembers, to answer late copies of the calls with.
 const MAX_TOLD: usize = 1024;
+
+/// For how long a monitor that asked for news counts as running: it asks several times in this time.
+const LEARNER_LIFETIME: Duration = Duration::from_secs(2);
 
 /// Before the leader tries the log again after it would not take an entry.
 const RETRY: Duration = Duration::from_millis(100);
@@ -65,6 +68,8 @@ pub(super) struct Lead {
     /// How many calls to take at once: fewer after an entry was too large.
     batch: usize,
     change: Option<ProposalId>,
+    /// Who has the state and asked for what is new, and when: one that joins does.
+    learner: Option<(MonId, Moment)>,
     retry_at: Option<Moment>,
 }
 
@@ -82,6 +87,7 @@ impl Lead {
             told_order: VecDeque::new(),
             batch: MAX_CALLS_PER_ENTRY,
             change: None,
+            learner: None,
             retry_at: None,
         }
     }
@@ -136,13 +142,25 @@ impl Lead {
         }
     }
 
-    /// Queues a change of the leader's own, unless it is here already.
-    fn want(&mut self, request: Request) {
+    /// Queues a change of the leader's own; false if it is here already.
+    fn want(&mut self, request: Request) -> bool {
         let under_way = self.flight.iter().flat_map(|flight| &flight.items);
         let own = self.queue.iter().chain(under_way).filter(|item| item.origin.is_none());
-        if !own.into_iter().any(|item| item.request == request) {
+        let is_new = !own.into_iter().any(|item| item.request == request);
+        if is_new {
             self.queue.push_back(Item { origin: None, once: None, request });
         }
+        is_new
+    }
+
+    /// A monitor that has the state asks for what is new.
+    pub fn wants_news(&mut self, mon: MonId, now: Now) {
+        self.learner = Some((mon, now.steady));
+    }
+
+    /// Whether a monitor that joins runs and has the state, so that it can vote at once.
+    fn can_vote(&self, mon: MonId, now: Now) -> bool {
+        self.learner.is_some_and(|(learner, at)| learner == mon && now.steady.since(at) < LEARNER_LIFETIME)
     }
 
     pub fn take_news(&mut self, news: DaemonNews, state: &ClusterState, now: Now) {
@@ -347,21 +365,36 @@ impl Monitor {
         }
     }
 
-    /// The members of the log follow the monitor map, one change at a time.
+    /// The members of the log follow the monitor map. One that joins votes once it has the state: the others may need it
+    /// for a majority from that moment on. When the log has changed for good, the map is told.
     fn change_members(&mut self) {
         let (Some(lead), Some(state)) = (&mut self.lead, &self.state) else { return };
-        let Some((from, newest)) = self.node.configs().newest() else { return };
+        let Some(change) = &state.mon_map().change else { return };
+        let configs = self.node.configs();
+        let Some((from, newest)) = configs.newest() else { return };
         // A change that was decided but does not vote yet: the next one would be refused.
         if lead.change.is_some() || from > self.node.decided().next() {
             return;
         }
-        let wanted: BTreeSet<MonId> = state.mon_map().mons.values().map(|mon| mon.id).collect();
-        let added = wanted.difference(&newest.members).next().map(|mon| Change::Add(*mon));
-        let removed = newest.members.difference(&wanted).next().map(|mon| Change::Remove(*mon));
-        let Some(change) = added.or(removed) else { return };
+        let mon = change.mon.id;
+        let wanted = match change.step {
+            MonStep::Joins if newest.contains(mon) => None,
+            MonStep::Joins if lead.can_vote(mon, self.now) => Some(Change::Add(mon)),
+            MonStep::Joins => return,
+            // One that was taken back, too: an addition of it may still be under way somewhere.
+            MonStep::Leaves if newest.contains(mon) || configs.highest < mon => Some(Change::Remove(mon)),
+            MonStep::Leaves => None,
+        };
+        let Some(wanted) = wanted else {
+            if !self.node.is_changing() {
+                let done = LeaderCommand::MonChanged { change: change.clone() };
+                self.touched |= lead.want(Request::Leader(done));
+            }
+            return;
+        };
         let (id, born) = (ProposalId { session: self.run, seq: self.next_proposal }, self.node.decided());
         self.next_proposal += 1;
         lead.change = Some(id);
-        self.tell_log(LogEvent::Propose { id, born, request: LogRequest::Change(change) });
+        self.tell_log(LogEvent::Propose { id, born, request: LogRequest::Change(wanted) });
     }
 }

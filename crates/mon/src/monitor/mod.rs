@@ -7,6 +7,7 @@
 //! | the order of things within one event | here |
 //! | calls of clients, from arrival to answer | `calls` |
 //! | what the leader does: draft, propose, watch, change members | `lead` |
+//! | where the others are | `greet` |
 //! | reads | `query` |
 //! | maps to subscribers | `publish` |
 //! | the bytes of log entries and states | `format` |
@@ -14,6 +15,7 @@
 mod calls;
 mod event;
 mod format;
+mod greet;
 mod lead;
 mod publish;
 mod query;
@@ -31,11 +33,12 @@ pub use query::{Query, Reading};
 use crate::service::timing::DIGEST_LIFETIME_MS;
 use crate::service::{ApplyError, ClusterState, Genesis};
 use cairn_paxos::{
-    Applied, Apply, DurableState, Event as LogEvent, MonId, Node, Outcome, Params, Payload, ProposalId, Slot,
-    StateError, Timing,
+    Applied, Apply, DurableState, Event as LogEvent, Message, MonId, Node, Outcome, Params, Payload,
+    ProposalId, Slot, StateError, Timing,
 };
-use cairn_types::{Digest, Timestamp};
+use cairn_types::{Digest, MonMap, Timestamp};
 use calls::Calls;
+use greet::Acquaintance;
 use lead::Lead;
 use publish::Subscribers;
 use std::collections::BTreeMap;
@@ -78,6 +81,8 @@ pub struct Setup {
     pub log: DurableState,
     /// The newest state on disk; `None` for a monitor that joins and has none yet.
     pub checkpoint: Option<Checkpoint>,
+    /// The monitor map that it was made from.
+    pub mon_map: MonMap,
 }
 
 impl Setup {
@@ -87,12 +92,13 @@ impl Setup {
         let members = state.mon_map().mons.values().map(|mon| mon.id).collect();
         let log = DurableState::bootstrap(members, Params::default())?;
         let checkpoint = Checkpoint { slot: Slot::ZERO, state: encode_state(&state) };
-        Ok(Setup { id, run, timing, log, checkpoint: Some(checkpoint) })
+        let mon_map = state.mon_map().clone();
+        Ok(Setup { id, run, timing, log, checkpoint: Some(checkpoint), mon_map })
     }
 
-    /// The first start of a monitor that was added to a running cluster under this number.
-    pub fn joining(id: MonId, run: u64, timing: Timing) -> Setup {
-        Setup { id, run, timing, log: DurableState::joining(), checkpoint: None }
+    /// The first start of a monitor that joins a running cluster under this number, which the map has for it.
+    pub fn joining(id: MonId, run: u64, timing: Timing, mon_map: MonMap) -> Setup {
+        Setup { id, run, timing, log: DurableState::joining(), checkpoint: None, mon_map }
     }
 }
 
@@ -109,6 +115,7 @@ pub struct Monitor {
     calls: Calls,
     lead: Option<Lead>,
     subscribers: Subscribers,
+    acquaintance: Acquaintance,
     /// The mgr's statistics and when they came, by this monitor's steady clock.
     digest: Option<(Digest, u64)>,
     /// Slot of the newest checkpoint, durable or on its way.
@@ -125,7 +132,7 @@ impl Monitor {
     /// Brings up a monitor. Hand in [`Event::Tick`] at once: it applies what the log has beyond the
     /// checkpoint.
     pub fn start(setup: Setup, now: Now) -> Result<Monitor, RestoreError> {
-        let Setup { id, run, timing, log, checkpoint } = setup;
+        let Setup { id, run, timing, log, checkpoint, mon_map } = setup;
         let (applied, state) = match checkpoint {
             None => (log.base.slot, None),
             Some(Checkpoint { slot, state }) => {
@@ -146,6 +153,7 @@ impl Monitor {
             calls: Calls::default(),
             lead: None,
             subscribers: Subscribers::default(),
+            acquaintance: Acquaintance::new(mon_map, now.steady),
             digest: None,
             checkpointed: applied,
             checkpoint_under_way: None,
@@ -168,9 +176,10 @@ impl Monitor {
                 break;
             }
         }
+        self.greet(&mut out);
         self.checkpoint(&mut out);
         self.publish(&mut out);
-        let own = [self.calls.wake_at(), self.lead_wake_at()];
+        let own = [self.calls.wake_at(), self.lead_wake_at(), Some(self.acquaintance.wake_at())];
         out.timer = own.into_iter().chain([out.timer]).flatten().min();
         out
     }
@@ -195,13 +204,22 @@ impl Monitor {
             Event::News(news) => self.take_own_news(news, out),
             Event::Subscribe { subscriber, wants } => self.subscribers.set(subscriber, wants, out),
             Event::Unsubscribe { subscriber } => self.subscribers.remove(subscriber),
+            Event::MonMap(map) => self.take_mon_map(map),
             Event::Resign => self.tell_log(LogEvent::Resign),
         }
     }
 
     fn take_peer_message(&mut self, from: MonId, message: PeerMessage, out: &mut Effects) {
         match message {
-            PeerMessage::Log(message) => self.tell_log(LogEvent::Message { from, message }),
+            PeerMessage::Log(message) => {
+                if let (Some(lead), Message::LearnRequest { from: first }) = (&mut self.lead, &message)
+                    && *first > Slot::ZERO
+                {
+                    lead.wants_news(from, self.now);
+                }
+                self.tell_log(LogEvent::Message { from, message });
+            }
+            PeerMessage::MonMap(map) => self.take_mon_map(*map),
             PeerMessage::Call { run, tag, call } => {
                 self.take_forwarded(Origin { mon: from, run, tag }, call, out);
             }
@@ -242,11 +260,6 @@ impl Monitor {
         } else if let Some(lead) = &mut self.lead {
             lead.take_news(news, state, self.now);
         }
-    }
-
-    fn peers(&self) -> Vec<MonId> {
-        let Some(state) = &self.state else { return Vec::new() };
-        state.mon_map().mons.values().map(|mon| mon.id).filter(|id| *id != self.node.id()).collect()
     }
 
     fn tell_log(&mut self, event: LogEvent) {
@@ -437,6 +450,6 @@ impl Monitor {
     /// The names of monitors by number.
     fn names(&self) -> BTreeMap<MonId, &str> {
         let map = self.state.as_ref().map(ClusterState::mon_map);
-        map.into_iter().flat_map(|map| map.mons.iter().map(|(name, mon)| (mon.id, name.as_str()))).collect()
+        map.into_iter().flat_map(|map| map.peers().map(|(name, mon)| (mon.id, name))).collect()
     }
 }

@@ -91,16 +91,6 @@ impl Monitor {
         Quorum {
             leader: self.node.leader().and_then(name),
             members: self.node.responsive().into_iter().filter_map(name).collect(),
-            changing: self.is_changing_members(),
         }
-    }
-
-    /// Whether the log's members are on the way to those of the map. Until they are there, one that was removed from
-    /// the map may be one of the majority.
-    fn is_changing_members(&self) -> bool {
-        let Some(state) = &self.state else { return false };
-        let wanted = state.mon_map().mons.values().map(|mon| mon.id).collect();
-        self.node.is_changing()
-            || self.node.configs().newest().is_none_or(|(_, newest)| newest.members != wanted)
     }
 }

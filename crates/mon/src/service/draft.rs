@@ -110,6 +110,7 @@ impl<'a> Draft<'a> {
             LeaderCommand::PoolFull { pool, full } => pool::set_full(self, *pool, *full),
             LeaderCommand::MgrSeen { name, addr } => members::mgr_seen(self, name, *addr),
             LeaderCommand::MgrLost { name, addr } => members::mgr_lost(self, name, *addr),
+            LeaderCommand::MonChanged { change } => members::mon_changed(self, change),
             LeaderCommand::TrimOsdMaps { first } => {
                 let kept = &self.base.osd_maps;
                 if *first > kept.first() && *first <= kept.current().epoch {

@@ -3,21 +3,21 @@
 use super::draft::clip;
 use super::limits::{MAX_ADDRS, MAX_ENTITIES, MAX_MGRS, MAX_MONITORS};
 use super::{Draft, Refusal, Reply};
-use cairn_types::{EntityAddr, EntityKind, EntityName, MgrInfo, MonId, MonInfo};
+use cairn_types::{EntityAddr, EntityKind, EntityName, MgrInfo, MonChange, MonId, MonInfo, MonMap, MonStep};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// What can be asked about monitors. The log's members follow the map, one at a time.
+/// What can be asked about monitors. One joins or leaves at a time; the log's members follow the map.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub enum MonCommand {
-    /// Adds a monitor.
+    /// Gives a monitor a number. It counts once it runs under it and has the state.
     Add {
         /// Its name, such as `d`.
         name: String,
         /// Where it will listen.
         addrs: Vec<EntityAddr>,
     },
-    /// Removes a monitor.
+    /// Removes a monitor, or takes back one that joins.
     Remove {
         /// Its name.
         name: String,
@@ -66,48 +66,79 @@ pub enum AuthCommand {
 
 pub(super) fn run_mon(draft: &mut Draft<'_>, command: &MonCommand) -> Result<Reply, Refusal> {
     let map = &mut draft.next.mon_map;
-    if map.mons != draft.base.mon_map().mons {
-        return Err(Refusal::MonChangePending);
-    }
     match command {
-        MonCommand::Add { name, addrs } => {
-            if EntityName::new(EntityKind::Mon, name).is_err() {
-                return Err(Refusal::BadName { name: clip(name) });
-            }
-            if let Some(known) = map.mons.get(name) {
-                return match known.addrs == *addrs {
-                    true => Ok(Reply::Mon { mon: known.id }),
-                    false => Err(Refusal::MonExists { name: name.clone() }),
-                };
-            }
-            if addrs.is_empty() || addrs.len() > MAX_ADDRS {
-                return Err(Refusal::BadAddrs { found: addrs.len(), most: MAX_ADDRS });
-            }
-            if map.mons.len() >= MAX_MONITORS {
-                return Err(Refusal::TooMany { what: "monitors", limit: MAX_MONITORS });
-            }
-            let taken = |mon: &MonInfo| {
-                mon.addrs.iter().any(|known| addrs.iter().any(|addr| addr.socket == known.socket))
-            };
-            if let Some((other, _)) = map.mons.iter().find(|(_, mon)| taken(mon)) {
-                return Err(Refusal::AddrTaken { name: other.clone() });
-            }
-            let mon = map.next_id;
-            map.next_id = MonId(mon.0 + 1);
-            map.mons.insert(name.clone(), MonInfo { id: mon, addrs: addrs.clone() });
-            Ok(Reply::Mon { mon })
-        }
-        MonCommand::Remove { name } => {
-            if !map.mons.contains_key(name) {
-                return Err(Refusal::NoMon { name: name.clone() });
-            }
-            if map.mons.len() == 1 {
-                return Err(Refusal::LastMon { name: name.clone() });
-            }
-            map.mons.remove(name);
-            Ok(Reply::Done)
-        }
+        MonCommand::Add { name, addrs } => add_mon(map, name, addrs),
+        MonCommand::Remove { name } => remove_mon(map, name),
     }
+}
+
+fn add_mon(map: &mut MonMap, name: &str, addrs: &[EntityAddr]) -> Result<Reply, Refusal> {
+    if EntityName::new(EntityKind::Mon, name).is_err() {
+        return Err(Refusal::BadName { name: clip(name) });
+    }
+    let joins = map.change.as_ref().filter(|change| change.step == MonStep::Joins && change.name == name);
+    if let Some(known) = joins.map(|change| &change.mon).or(map.mons.get(name)) {
+        return match known.addrs == addrs {
+            true => Ok(Reply::Mon { mon: known.id }),
+            false => Err(Refusal::MonExists { name: name.to_owned() }),
+        };
+    }
+    one_at_a_time(map)?;
+    if addrs.is_empty() || addrs.len() > MAX_ADDRS {
+        return Err(Refusal::BadAddrs { found: addrs.len(), most: MAX_ADDRS });
+    }
+    if map.mons.len() >= MAX_MONITORS {
+        return Err(Refusal::TooMany { what: "monitors", limit: MAX_MONITORS });
+    }
+    let taken =
+        |mon: &MonInfo| mon.addrs.iter().any(|known| addrs.iter().any(|addr| addr.socket == known.socket));
+    if let Some((other, _)) = map.mons.iter().find(|(_, mon)| taken(mon)) {
+        return Err(Refusal::AddrTaken { name: other.clone() });
+    }
+    let mon = map.next_id;
+    map.next_id = MonId(mon.0 + 1);
+    let info = MonInfo { id: mon, addrs: addrs.to_vec() };
+    map.change = Some(MonChange { step: MonStep::Joins, name: name.to_owned(), mon: info });
+    Ok(Reply::Mon { mon })
+}
+
+fn remove_mon(map: &mut MonMap, name: &str) -> Result<Reply, Refusal> {
+    if let Some(change) = map.change.as_mut().filter(|change| change.name == name) {
+        // Taken back, if it joins. Its number is used up all the same.
+        change.step = MonStep::Leaves;
+        return Ok(Reply::Done);
+    }
+    if !map.mons.contains_key(name) {
+        return Err(Refusal::NoMon { name: name.to_owned() });
+    }
+    one_at_a_time(map)?;
+    if map.mons.len() == 1 {
+        return Err(Refusal::LastMon { name: name.to_owned() });
+    }
+    if let Some(mon) = map.mons.remove(name) {
+        map.change = Some(MonChange { step: MonStep::Leaves, name: name.to_owned(), mon });
+    }
+    Ok(Reply::Done)
+}
+
+fn one_at_a_time(map: &MonMap) -> Result<(), Refusal> {
+    match &map.change {
+        Some(MonChange { step: MonStep::Joins, name, .. }) => Err(Refusal::MonJoins { name: name.clone() }),
+        Some(MonChange { step: MonStep::Leaves, name, .. }) => Err(Refusal::MonLeaves { name: name.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// The log's members are what this change was for.
+pub(super) fn mon_changed(draft: &mut Draft<'_>, done: &MonChange) -> Result<Reply, Refusal> {
+    let map = &mut draft.next.mon_map;
+    // One that joins may have been taken back in this moment.
+    if let Some(change) = map.change.take_if(|change| change == done)
+        && change.step == MonStep::Joins
+    {
+        map.mons.insert(change.name, change.mon);
+    }
+    Ok(Reply::Done)
 }
 
 pub(super) fn run_auth(draft: &mut Draft<'_>, command: &AuthCommand) -> Result<Reply, Refusal> {

@@ -110,8 +110,14 @@ pub enum Refusal {
     AddrTaken { name: String },
     #[error("a monitor has 1 to {most} addresses, not {found}")]
     BadAddrs { found: usize, most: usize },
-    #[error("another monitor joins or leaves in this very moment; try again")]
-    MonChangePending,
+    #[error(
+        "mon.{name} joins at the moment, and one monitor changes at a time; try again when `cairn mon ls` shows that it does no more, or take it back with `cairn mon rm {name}`"
+    )]
+    MonJoins { name: String },
+    #[error(
+        "mon.{name} leaves at the moment, and one monitor changes at a time; try again when `cairn mon ls` does not show it any more"
+    )]
+    MonLeaves { name: String },
     #[error("{name} is not on the list of those who may connect; `cairn auth ls` shows it")]
     NoEntity { name: EntityName },
     #[error("too many {what}: at most {limit}")]
@@ -175,7 +181,8 @@ impl Refusal {
             | Refusal::FutureEpoch { .. }
             | Refusal::TooFewUp { .. }
             | Refusal::TooFewIn { .. }
-            | Refusal::MonChangePending => ErrorCode::AGAIN,
+            | Refusal::MonJoins { .. }
+            | Refusal::MonLeaves { .. } => ErrorCode::AGAIN,
             Refusal::TooMany { .. } | Refusal::TooManyPgs { .. } => ErrorCode::RANGE,
             Refusal::PgNumFixed { .. } => ErrorCode::OPNOTSUPP,
             Refusal::TooLarge { .. } => ErrorCode::OVERFLOW,

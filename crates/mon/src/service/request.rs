@@ -1,7 +1,7 @@
 //! What the monitors can be asked to change, and what they answer.
 
 use super::{AuthCommand, ClusterCommand, ConfigCommand, MonCommand, OsdCommand, PgCommand, PoolCommand};
-use cairn_types::{EntityAddr, Epoch, MonId, OsdId, PoolId, SnapId};
+use cairn_types::{EntityAddr, Epoch, MonChange, MonId, OsdId, PoolId, SnapId};
 use cairn_wire::RequestId;
 use serde::{Deserialize, Serialize};
 
@@ -105,6 +105,11 @@ pub enum LeaderCommand {
     TrimOsdMaps {
         /// The first epoch to keep.
         first: Epoch,
+    },
+    /// The members of the log are what the change of a monitor was for, and whoever left is not needed any more.
+    MonChanged {
+        /// The change.
+        change: MonChange,
     },
 }
 

@@ -49,7 +49,7 @@ impl ClusterState {
             (0..).map(MonId).zip(mons).map(|(id, (name, addrs))| (name, MonInfo { id, addrs })).collect();
         ClusterState {
             version: 0,
-            mon_map: MonMap { epoch: Epoch(1), fsid, created: now, modified: now, next_id, mons },
+            mon_map: MonMap { epoch: Epoch(1), fsid, created: now, modified: now, next_id, mons, change: None },
             mgr_map: MgrMap::default(),
             osd_maps: OsdMapHistory::new(OsdMap::new(fsid, now, crush::first_map())),
             osd_records: BTreeMap::new(),

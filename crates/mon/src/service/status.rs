@@ -41,7 +41,7 @@ pub struct MonStatus {
     pub quorum: Vec<String>,
     /// Name of the leader.
     pub leader: Option<String>,
-    /// Who votes is being changed: a monitor that was removed may still be needed.
+    /// A monitor joins and does not count yet, or leaves and is still needed.
     pub changing: bool,
 }
 
@@ -130,7 +130,7 @@ pub fn status(view: View<'_>) -> Status {
             total: mon_map.mons.len() as u64,
             quorum: view.quorum.members.clone(),
             leader: view.quorum.leader.clone(),
-            changing: view.quorum.changing,
+            changing: mon_map.change.is_some(),
         },
         mgr: MgrStatus {
             active: mgr_map.active.as_ref().map(|(name, _)| name.clone()),

@@ -8,7 +8,7 @@ use cairn_mon::monitor::{
 use cairn_mon::service::subscription::Need;
 use cairn_mon::service::{MonCommand, Request};
 use cairn_paxos::{DurableState, Moment, MonId, Record, Timing};
-use cairn_types::{Epoch, OsdMap, Timestamp};
+use cairn_types::{Epoch, MonMap, OsdMap, Timestamp};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub const MS: u64 = 1000;
@@ -53,6 +53,7 @@ pub struct Host {
     pub monitor: Option<Monitor>,
     disk: DurableState,
     disk_checkpoint: Option<Checkpoint>,
+    made_from: MonMap,
     unflushed: VecDeque<Batch>,
     flush_done_at: u64,
     start: u64,
@@ -121,9 +122,11 @@ impl World {
         world
     }
 
-    /// A new machine with a monitor that waits to be added under this number.
+    /// A new machine with a monitor that joins under this number, made from the newest map.
     pub fn add_joining(&mut self, id: MonId) {
-        self.add_host(Setup::joining(id, 0, Timing::default()));
+        let maps = self.hosts.values().filter_map(|host| Some(host.monitor.as_ref()?.mon_map()));
+        let map = maps.max_by_key(|map| map.epoch).expect("a monitor").clone();
+        self.add_host(Setup::joining(id, 0, Timing::default(), map));
     }
 
     fn add_host(&mut self, setup: Setup) {
@@ -131,6 +134,7 @@ impl World {
             monitor: None,
             disk: setup.log,
             disk_checkpoint: setup.checkpoint,
+            made_from: setup.mon_map,
             unflushed: VecDeque::new(),
             flush_done_at: 0,
             start: 0,
@@ -159,7 +163,8 @@ impl World {
         host.timer = None;
         host.seen = None;
         let (log, checkpoint) = (host.disk.clone(), host.disk_checkpoint.clone());
-        let setup = Setup { id, run, timing: Timing::default(), log, checkpoint };
+        let mon_map = host.made_from.clone();
+        let setup = Setup { id, run, timing: Timing::default(), log, checkpoint, mon_map };
         let monitor = Monitor::start(setup, host.now(now_us)).expect("what the monitor wrote, it can read");
         host.monitor = Some(monitor);
         host.followers.clear();

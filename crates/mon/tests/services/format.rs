@@ -1,10 +1,10 @@
 //! The bytes of log entries and states, as `docs/format/mon-log.md` has them.
 
-use crate::support::{Cluster, create, make_pool};
+use crate::support::{Cluster, addr, create, make_pool};
 use cairn_mon::monitor::{
     CallTag, Entry, FormatError, Origin, decode_entry, decode_state, encode_entry, encode_state,
 };
-use cairn_mon::service::{Draft, Once, Request};
+use cairn_mon::service::{Draft, MonCommand, Once, Request};
 use cairn_paxos::{MonId, Payload};
 use cairn_wire::RequestId;
 use proptest::prelude::*;
@@ -26,7 +26,7 @@ fn session_entry() -> Entry {
 fn an_entry_has_the_bytes_of_the_document() {
     let bytes = encode_entry(&session_entry()).expect("it is small");
     let golden = [
-        "0100",             // form 1
+        "0200",             // form 2
         "0100000000000000", // version 1
         "0068e5cf8b010000", // made
         "000000",           // no OSD, monitor or mgr map
@@ -54,6 +54,40 @@ fn an_entry_has_the_bytes_of_the_document() {
 }
 
 #[test]
+fn a_monitor_map_has_the_bytes_of_the_document() {
+    let cluster = Cluster::new();
+    let mut draft = Draft::new(&cluster.state, cluster.now);
+    let command = MonCommand::Add { name: "d".to_owned(), addrs: vec![addr(3303, 0)] };
+    draft.run(&Request::Mon(command)).expect("it joins");
+    let transaction = draft.finish().expect("a change");
+    let bytes = encode_entry(&Entry { transaction, answers: Vec::new() }).expect("it is small");
+    let text = hex(bytes.as_slice());
+    let addr = |port: &str| format!("000000000a000001{port}0000000000000000");
+    let mon = |id: &str, port: &str| format!("{id}0000000100000000000000{}", addr(port));
+    let golden = [
+        "0200",             // form 2
+        "0100000000000000", // version 1
+        "0068e5cf8b010000", // made
+        "00",               // no OSD map
+        "01",               // a monitor map
+        "02000000",         // epoch 2
+        &"03".repeat(16),   // cluster
+        "0068e5cf8b010000", // made
+        "0068e5cf8b010000", // changed
+        "04000000",         // next number
+        "0300000000000000", // three monitors
+        &format!("010000000000000061{}", mon("00", "e40c")),
+        &format!("010000000000000062{}", mon("01", "e50c")),
+        &format!("010000000000000063{}", mon("02", "e60c")),
+        "01",       // a change
+        "00000000", // joins
+        &format!("010000000000000064{}", mon("03", "e70c")),
+        "00", // no mgr map
+    ];
+    assert!(text.starts_with(&golden.concat()), "{text}");
+}
+
+#[test]
 fn what_is_cut_longer_or_of_another_version_is_refused() {
     let bytes = encode_entry(&session_entry()).expect("it is small").as_slice().to_vec();
     for len in 0..bytes.len() {
@@ -63,8 +97,8 @@ fn what_is_cut_longer_or_of_another_version_is_refused() {
     longer.push(0);
     assert!(matches!(decode_entry(&longer.into()), Err(FormatError::Trailing { left: 1 })));
     let mut newer = bytes;
-    newer[0] = 2;
-    assert!(matches!(decode_entry(&newer.into()), Err(FormatError::Version { found: 2, known: 1 })));
+    newer[0] = 3;
+    assert!(matches!(decode_entry(&newer.into()), Err(FormatError::Version { found: 3, known: 2 })));
 }
 
 #[test]

@@ -10,7 +10,7 @@ use cairn_types::*;
 
 fn quorum(names: &[&str]) -> Quorum {
     let members: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
-    Quorum { leader: members.first().cloned(), members, changing: false }
+    Quorum { leader: members.first().cloned(), members }
 }
 
 const CLEAN: PgState = PgState(PgState::ACTIVE.0 | PgState::CLEAN.0);

@@ -10,14 +10,35 @@ fn remove(name: &str) -> Request {
     Request::Mon(MonCommand::Remove { name: name.to_owned() })
 }
 
+/// The log has the members that the change is for.
+fn settle(cluster: &mut Cluster) {
+    let change = cluster.state.mon_map().change.clone().expect("a monitor joins or leaves");
+    cluster.ok(Request::Leader(LeaderCommand::MonChanged { change }));
+}
+
+fn names(cluster: &Cluster) -> Vec<&str> {
+    cluster.state.mon_map().mons.keys().map(String::as_str).collect()
+}
+
 #[test]
 fn monitors_come_and_go_and_numbers_never_come_again() {
     let mut cluster = Cluster::new();
     assert_eq!(cluster.ok(add("d", 3303)), Reply::Mon { mon: MonId(3) });
     assert_eq!(cluster.ok(add("d", 3303)), Reply::Mon { mon: MonId(3) }, "asked again");
     assert_eq!(cluster.state.mon_map().epoch, Epoch(2));
+    assert_eq!(names(&cluster), ["a", "b", "c"], "it does not count yet");
+    assert_eq!(cluster.state.mon_map().name_of(MonId(3)), Some("d"), "but everybody knows where it is");
+    settle(&mut cluster);
+    assert_eq!(names(&cluster), ["a", "b", "c", "d"]);
+    assert_eq!(cluster.ok(add("d", 3303)), Reply::Mon { mon: MonId(3) }, "and again");
     cluster.ok(remove("d"));
+    assert_eq!(names(&cluster), ["a", "b", "c"]);
+    assert_eq!(cluster.state.mon_map().name_of(MonId(3)), Some("d"), "its voice is still needed");
+    cluster.ok(remove("d"));
+    settle(&mut cluster);
+    assert_eq!(cluster.state.mon_map().name_of(MonId(3)), None);
     assert_eq!(cluster.ok(add("d", 3303)), Reply::Mon { mon: MonId(4) });
+    settle(&mut cluster);
     assert_eq!(cluster.state.mon_map().rank("d"), Some(3));
     assert_eq!(cluster.state.mon_map().majority(), 3);
 }
@@ -33,6 +54,7 @@ fn what_cannot_be_a_monitor_is_refused() {
     assert_eq!(cluster.refused(Request::Mon(none)), Refusal::BadAddrs { found: 0, most: 4 });
     for (n, name) in ["d", "e", "f", "g", "h", "i"].into_iter().enumerate() {
         cluster.ok(add(name, 3400 + n as u16));
+        settle(&mut cluster);
     }
     assert!(matches!(cluster.refused(add("j", 3500)), Refusal::TooMany { limit: 9, .. }));
 }
@@ -41,9 +63,40 @@ fn what_cannot_be_a_monitor_is_refused() {
 fn one_monitor_changes_at_a_time_and_the_last_one_stays() {
     let mut cluster = Cluster::new();
     let both = cluster.batch(&[remove("a"), remove("b")]);
-    assert_eq!(both, [Ok(Reply::Done), Err(Refusal::MonChangePending)]);
+    assert_eq!(both, [Ok(Reply::Done), Err(Refusal::MonLeaves { name: "a".to_owned() })]);
+    assert_eq!(cluster.refused(add("d", 3303)), Refusal::MonLeaves { name: "a".to_owned() });
+    settle(&mut cluster);
     cluster.ok(remove("b"));
+    settle(&mut cluster);
     assert_eq!(cluster.refused(remove("c")), Refusal::LastMon { name: "c".to_owned() });
+}
+
+#[test]
+fn of_two_that_are_added_at_once_one_has_to_wait() {
+    let mut cluster = Cluster::new();
+    let joins = Refusal::MonJoins { name: "d".to_owned() };
+    let both = cluster.batch(&[add("d", 3303), add("e", 3304)]);
+    assert_eq!(both, [Ok(Reply::Mon { mon: MonId(3) }), Err(joins.clone())]);
+    assert_eq!(cluster.refused(add("e", 3304)), joins);
+    assert_eq!(cluster.refused(remove("a")), joins);
+    // Somebody else who adds one of that name: its process would be another.
+    assert_eq!(cluster.refused(add("d", 3305)), Refusal::MonExists { name: "d".to_owned() });
+    settle(&mut cluster);
+    assert_eq!(cluster.ok(add("e", 3304)), Reply::Mon { mon: MonId(4) });
+}
+
+#[test]
+fn one_that_never_comes_is_taken_back() {
+    let mut cluster = Cluster::new();
+    cluster.ok(add("d", 3303));
+    let joins = cluster.state.mon_map().change.clone().expect("it joins");
+    cluster.ok(remove("d"));
+    // The log had it in that very moment: it has to go again.
+    cluster.ok(Request::Leader(LeaderCommand::MonChanged { change: joins }));
+    assert_eq!(names(&cluster), ["a", "b", "c"]);
+    assert_eq!(cluster.refused(add("d", 3305)), Refusal::MonLeaves { name: "d".to_owned() });
+    settle(&mut cluster);
+    assert_eq!(cluster.ok(add("d", 3305)), Reply::Mon { mon: MonId(4) }, "its number is used up");
 }
 
 fn seen(name: &str, nonce: u64) -> Request {

@@ -8,7 +8,9 @@ use cairn_mon::service::{
     ClusterCommand, Draft, LeaderCommand, MonCommand, OsdCommand, PgCommand, PoolCommand, PoolSetting,
     Request,
 };
-use cairn_types::{Epoch, OsdFlag, OsdId, PgId, PoolFlag, PoolId, Timestamp, Weight};
+use cairn_types::{
+    Epoch, MonChange, MonId, MonInfo, MonStep, OsdFlag, OsdId, PgId, PoolFlag, PoolId, Timestamp, Weight,
+};
 use proptest::prelude::*;
 
 fn osd() -> impl Strategy<Value = OsdId> {
@@ -118,6 +120,12 @@ fn others() -> impl Strategy<Value = Request> {
             name: format!("m{n}"), addrs: vec![addr(3400 + n, 0)],
         })),
         1 => (0..3u16).prop_map(|n| Request::Mon(MonCommand::Remove { name: format!("m{n}") })),
+        1 => (0..3u16, 3..6u32, any::<bool>()).prop_map(|(n, id, joins)| {
+            let step = if joins { MonStep::Joins } else { MonStep::Leaves };
+            let mon = MonInfo { id: MonId(id), addrs: vec![addr(3400 + n, 0)] };
+            let change = MonChange { step, name: format!("m{n}"), mon };
+            Request::Leader(LeaderCommand::MonChanged { change })
+        }),
         1 => Just(Request::Session),
     ]
 }

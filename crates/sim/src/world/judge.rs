@@ -30,6 +30,7 @@ impl World {
         if now >= busy_until && !self.calm {
             return self.end_faults();
         }
+        self.write_conf();
         if !self.calm {
             return;
         }

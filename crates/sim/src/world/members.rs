@@ -8,7 +8,7 @@ use crate::plan::{Proc, WhichMon};
 use cairn_mon::monitor::Setup;
 use cairn_mon::service::{MonCommand, Request};
 use cairn_paxos::{MonId, Standing, Timing};
-use cairn_types::{MonInfo, MonMap};
+use cairn_types::{MonMap, MonStep};
 use std::collections::BTreeSet;
 use std::net::SocketAddr;
 
@@ -45,40 +45,47 @@ impl World {
         leaders.max().map(|(_, n)| n)
     }
 
-    /// Whether there is room for a monitor.
-    pub(super) fn may_add_mon(&self, host: HostId) -> bool {
+    /// Which monitor listens at an address: the last one that was made for it.
+    pub(super) fn mon_at(&self, addr: SocketAddr) -> Proc {
+        let found = self.mons.iter().rev().find(|(_, mon)| mon.addr == addr);
+        Proc::Mon(found.map_or(u16::MAX, |(n, _)| *n))
+    }
+
+    /// What is asked to add a monitor, if there is room for one.
+    pub(super) fn addition(&self, host: HostId) -> Option<Request> {
         let is_taken = self.mons.values().any(|mon| mon.host == host && !mon.retired);
-        !is_taken && self.checks.mon_map().is_some_and(|map| map.mons.len() < MONS_MAX)
-    }
-
-    /// Makes and starts the monitor that is going to be added, from the map that will have it; asks for it then.
-    pub(super) fn join_mon(&mut self, host: HostId, mut map: MonMap) -> Request {
-        let n = map.next_id.0 as u16;
-        let (name, addr) = (mon_name(host), mon_addr(host, n));
-        map.mons.insert(name.clone(), MonInfo { id: map.next_id, addrs: vec![addr] });
-        let setup = Setup::joining(map.next_id, 0, Timing::default());
-        let known: BTreeSet<MonId> = map.mons.values().map(|mon| mon.id).collect();
-        self.mons.insert(n, Mon::new(host, setup, known));
-        self.start(Proc::Mon(n));
-        Request::Mon(MonCommand::Add { name, addrs: vec![addr] })
-    }
-
-    /// A monitor was added under this number.
-    pub(super) fn mon_added(&mut self, mon: MonId) {
-        if !self.mons.contains_key(&(mon.0 as u16)) {
-            self.fail(Kind::Safety, format!("a monitor was added as {mon:?}, which nobody was made for"));
+        let count = self.checks.mon_map()?.peers().count();
+        if is_taken || count >= MONS_MAX {
+            return None;
         }
-        self.write_conf();
+        let addrs = vec![mon_addr(host, self.mons_made)];
+        Some(Request::Mon(MonCommand::Add { name: mon_name(host), addrs }))
     }
 
-    /// What is asked to remove a monitor, and which it is; `None` when it must stay.
+    /// Makes and starts the monitor that was given this number, from the map that has it.
+    pub(super) fn join_mon(&mut self, id: MonId, map: MonMap) {
+        let made_for = map.change.as_ref().filter(|change| change.mon.id == id).cloned();
+        let host = made_for.as_ref().and_then(|change| change.name.strip_prefix('h')?.parse().ok());
+        let addr = made_for.and_then(|change| Some(change.mon.addrs.first()?.socket));
+        let (Some(host), Some(addr)) = (host, addr) else {
+            return self.fail(Kind::Safety, format!("{id:?} was to be added and is nowhere in {map:?}"));
+        };
+        let setup = Setup::joining(id, 0, Timing::default(), map);
+        let n = id.0 as u16;
+        self.mons.insert(n, Mon::new(HostId(host), addr, setup));
+        self.start(Proc::Mon(n));
+    }
+
+    /// What is asked to remove a monitor, or to take one back that joins, and which it is; `None` when it must stay.
     pub(super) fn removal(&self, which: WhichMon) -> Option<(u16, Request)> {
-        let map = self.checks.mon_map().filter(|map| map.mons.len() > 1)?;
-        let members: Vec<u16> = map.mons.values().map(|mon| mon.id.0 as u16).collect();
-        let leader = self.leading_mon().filter(|n| members.contains(n));
+        let map = self.checks.mon_map()?;
+        let voters: Vec<MonId> = map.mons.values().map(|mon| mon.id).filter(|_| map.mons.len() > 1).collect();
+        let joins = map.change.iter().filter(|change| change.step == MonStep::Joins);
+        let all: Vec<MonId> = voters.iter().copied().chain(joins.map(|change| change.mon.id)).collect();
+        let leader = self.leading_mon().filter(|n| voters.contains(&MonId((*n).into())));
         let n = match which {
             WhichMon::Leader => leader?,
-            WhichMon::Nth(n) => members[usize::from(n) % members.len()],
+            WhichMon::Nth(n) => all.get(usize::from(n) % all.len().max(1))?.0 as u16,
         };
         let name = mon_name(self.mons.get(&n)?.host);
         Some((n, Request::Mon(MonCommand::Remove { name })))
@@ -109,13 +116,13 @@ impl World {
         }
     }
 
-    /// Whoever starts from now on finds the monitors there.
-    fn write_conf(&mut self) {
+    /// Whoever reads its configuration from now on finds the monitors there.
+    pub(super) fn write_conf(&mut self) {
         let Some(map) = self.checks.mon_map() else { return };
         self.conf = map.mons.values().flat_map(|mon| &mon.addrs).map(|addr| addr.socket).collect();
     }
 
-    /// Where a process that starts looks for monitors.
+    /// Where a process looks for monitors when it starts, or finds none.
     pub(super) fn conf(&self) -> Vec<SocketAddr> {
         self.conf.clone()
     }
@@ -141,6 +148,9 @@ impl World {
     /// What is not as it should be among monitors when nothing is wrong.
     pub(super) fn mons_unsettled(&self) -> Option<String> {
         let map = self.checks.mon_map()?;
+        if let Some(change) = &map.change {
+            return Some(format!("mon.{} {:?}", change.mon.id.0, change.step));
+        }
         let members: BTreeSet<MonId> = map.mons.values().map(|mon| mon.id).collect();
         for id in &members {
             let monitor = self.mons.get(&(id.0 as u16)).and_then(|mon| mon.monitor.as_ref());

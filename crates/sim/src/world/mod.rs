@@ -297,6 +297,8 @@ pub struct World {
     lurking: Lurking,
     /// Where processes that start find monitors.
     conf: Vec<SocketAddr>,
+    /// Monitors that were ever made: each listens somewhere else.
+    mons_made: u16,
     settled_at: Option<Instant>,
     events: u64,
     moment: Instant,
@@ -344,6 +346,7 @@ impl World {
             doom: None,
             lurking: Lurking::default(),
             conf: Vec::new(),
+            mons_made: 0,
             settled_at: None,
             events: 0,
             moment: Instant(0),

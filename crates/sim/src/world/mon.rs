@@ -12,9 +12,10 @@ use cairn_mon::monitor::{
 };
 use cairn_mon::service::{ClusterState, Genesis};
 use cairn_paxos::{DurableState, Message, Moment, MonId, Record, Timing};
-use cairn_types::{EntityAddr, EntityKind, EntityName, Fsid, Timestamp};
+use cairn_types::{EntityAddr, EntityKind, EntityName, Fsid, MonMap, Timestamp};
 use cairn_wire::Lane;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 
 /// The cluster.
 pub(super) const FSID: Fsid = Fsid([7; 16]);
@@ -36,7 +37,10 @@ pub(super) struct Mon {
     /// It was removed and has ended for good.
     pub retired: bool,
     id: MonId,
-    /// Monitors that it has ever known: it speaks with no others.
+    pub addr: SocketAddr,
+    /// The map that it was made from.
+    made_from: MonMap,
+    /// Monitors that this process has ever known: it speaks with no others.
     known: BTreeSet<MonId>,
     disk: DurableState,
     checkpoint: Option<Checkpoint>,
@@ -51,8 +55,9 @@ pub(super) struct Mon {
     seen: Option<u64>,
 }
 
-pub(super) fn mon_addr(host: HostId, n: u16) -> EntityAddr {
-    EntityAddr { socket: ([10, 0, 0, host.0 as u8], 3300 + n).into(), nonce: 0 }
+/// Where the monitor listens that is the `nth` to be made.
+pub(super) fn mon_addr(host: HostId, nth: u16) -> EntityAddr {
+    EntityAddr { socket: ([10, 0, 0, host.0 as u8], 3300 + nth).into(), nonce: 0 }
 }
 
 /// The name that the certificate of a process has.
@@ -71,6 +76,7 @@ impl World {
         // The first monitors have the numbers of their hosts.
         let addr = |n: u16| mon_addr(HostId(n), n);
         self.conf = (0..count).map(|n| addr(n).socket).collect();
+        self.mons_made = count;
         for n in 0..count {
             let genesis = Genesis {
                 fsid: FSID,
@@ -81,8 +87,7 @@ impl World {
             let Ok(setup) = founding else {
                 return self.fail(Kind::Crash, "a monitor cannot found a cluster".to_owned());
             };
-            let founders = (0..count).map(|n| MonId(n.into())).collect();
-            self.mons.insert(n, Mon::new(HostId(n), setup, founders));
+            self.mons.insert(n, Mon::new(HostId(n), addr(n).socket, setup));
         }
         for n in 0..count {
             self.start(Proc::Mon(n));
@@ -98,10 +103,13 @@ impl World {
         let (run, now, canary) = (self.rng_mon.next(), self.mon_now(n), self.canary);
         let Some(mon) = self.mons.get_mut(&n) else { return };
         mon.life += 1;
+        // A process knows where those are that its files name, and no others.
+        mon.known = mon.made_from.peers().map(|(_, mon)| mon.id).collect();
         (mon.timer, mon.seen, mon.leaderless_since_us) = (None, None, None);
         mon.calls.clear();
         let (log, checkpoint) = (mon.disk.clone(), mon.checkpoint.clone());
-        let setup = Setup { id: mon.id, run, timing: Timing::default(), log, checkpoint };
+        let (id, mon_map) = (mon.id, mon.made_from.clone());
+        let setup = Setup { id, run, timing: Timing::default(), log, checkpoint, mon_map };
         match Monitor::start(setup, now) {
             Ok(mut monitor) => {
                 if let Some(Canary::Paxos(canary)) = canary {
@@ -130,10 +138,14 @@ impl World {
     }
 
     pub(super) fn mon_peer(&mut self, to: u16, from: MonId, message: PeerMessage) {
-        // The door turns strangers away.
+        // The door takes nothing from strangers but where the monitors are.
         if !self.mons.get(&to).is_some_and(|mon| mon.known.contains(&from)) {
             let now = self.now();
-            return self.log.say(now, Some(Proc::Mon(to)), || format!("turns mon.{} away", from.0));
+            self.log.say(now, Some(Proc::Mon(to)), || format!("does not know mon.{}", from.0));
+            if let PeerMessage::MonMap(map) = message {
+                self.tell_mon(to, Event::MonMap(*map));
+            }
+            return;
         }
         self.tell_mon(to, Event::Peer { from, message });
     }
@@ -191,6 +203,14 @@ impl World {
         let Some(monitor) = &mut mon.monitor else { return };
         self.log.say(at, Some(Proc::Mon(n)), || format!("{event:?}"));
         let effects = monitor.handle(now, event);
+        mon.known.extend(monitor.mon_map().peers().map(|(_, mon)| mon.id));
+        // Whoever has to agree with it can be found from its files alone.
+        let listed = |id: &MonId| monitor.state().is_some_and(|state| state.mon_map().name_of(*id).is_some());
+        let voters = monitor.log().configs().eras.iter().flat_map(|(_, voters)| &voters.members);
+        if let Some(unknown) = voters.into_iter().find(|id| !listed(id)) {
+            let why = format!("mon.{n} has a map without mon.{}, which votes", unknown.0);
+            return self.fail(Kind::Safety, why);
+        }
         let version = monitor.state().map(ClusterState::version);
         if monitor.log().leading().is_some() && mon.seen.is_some() && version > mon.seen {
             self.check_mon(n);
@@ -347,7 +367,6 @@ impl World {
             return;
         }
         mon.seen = Some(state.version());
-        mon.known.extend(state.mon_map().mons.values().map(|mon| mon.id));
         if let Err(why) = self.checks.monitor_state(n, state) {
             self.fail(Kind::Safety, why);
         }
@@ -356,14 +375,16 @@ impl World {
 
 impl Mon {
     /// One that has not been started.
-    pub fn new(host: HostId, setup: Setup, known: BTreeSet<MonId>) -> Mon {
+    pub fn new(host: HostId, addr: SocketAddr, setup: Setup) -> Mon {
         Mon {
             monitor: None,
             life: 0,
             host,
             retired: false,
             id: setup.id,
-            known,
+            addr,
+            made_from: setup.mon_map,
+            known: BTreeSet::new(),
             disk: setup.log,
             checkpoint: setup.checkpoint,
             unflushed: VecDeque::new(),

@@ -468,15 +468,9 @@ impl World {
         }
     }
 
-    /// Who is meant to listen at an address.
+    /// Which OSD is meant to listen at an address: it tells by itself.
     pub(super) fn listener(addr: &EntityAddr) -> Proc {
-        Self::listener_at(addr.socket)
-    }
-
-    /// Who is meant to listen at a port: addresses of the simulated network tell by themselves.
-    pub(super) fn listener_at(addr: std::net::SocketAddr) -> Proc {
-        match addr.port() {
-            port @ 3300..3400 => Proc::Mon(port - 3300),
+        match addr.socket.port() {
             port @ 7000..8000 => Proc::Osd(cairn_types::OsdId(i32::from(port) - 7000)),
             port => Proc::Osd(cairn_types::OsdId(i32::from(port) - 8000)),
         }

@@ -12,7 +12,7 @@ use cairn_mon::service::{
 };
 use cairn_mon::session::CallError;
 use cairn_mon::session::core::{Event, Outcome, Ticket};
-use cairn_types::{OsdId, Weight};
+use cairn_types::{MonId, OsdId, Weight};
 use cairn_wire::ErrorCode;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,8 +28,9 @@ const POOL: &str = "vms";
 #[derive(Debug)]
 pub(super) enum Demand {
     Change(Request),
-    /// `cairn mon add`: reads the map, starts the monitor, has it added.
+    /// `cairn mon add`: has it given a number, and starts it with the map that has it.
     AddMon(HostId),
+    StartMon(MonId),
     /// `cairn mon rm`: has it removed, and ends it when nobody needs it.
     RemoveMon(WhichMon),
     EndMon(u16),
@@ -123,7 +124,12 @@ impl World {
         let ticket = Ticket(self.operator.tickets);
         let event = match *demand {
             Demand::Change(ref request) => Event::Change(ticket, request.clone(), PATIENCE),
-            Demand::AddMon(host) if self.may_add_mon(host) => Event::Read(ticket, Query::MonMap, PATIENCE),
+            Demand::AddMon(host) if let Some(request) = self.addition(host) => {
+                self.mons_made += 1;
+                self.replace_demand([Demand::Change(request)]);
+                return self.ask_next();
+            }
+            Demand::StartMon(_) => Event::Read(ticket, Query::MonMap, PATIENCE),
             Demand::RemoveMon(which) if let Some((n, request)) = self.removal(which) => {
                 self.replace_demand([Demand::Change(request), Demand::EndMon(n)]);
                 return self.ask_next();
@@ -137,7 +143,7 @@ impl World {
                 self.operator.queue.pop_front();
                 return self.ask_next();
             }
-            Demand::EndMon(_) => Event::Read(ticket, Query::Status, PATIENCE),
+            Demand::EndMon(_) => Event::Read(ticket, Query::MonMap, PATIENCE),
         };
         self.tell_session(OPERATOR, event);
     }
@@ -150,12 +156,12 @@ impl World {
 
     fn operator_read(&mut self, reading: Reading) {
         match (self.operator.queue.front(), reading) {
-            (Some(&Demand::AddMon(host)), Reading::MonMap(map)) => {
-                let request = self.join_mon(host, map);
-                self.replace_demand([Demand::Change(request)]);
+            (Some(&Demand::StartMon(mon)), Reading::MonMap(map)) => {
+                self.operator.queue.pop_front();
+                self.join_mon(mon, map);
             }
-            (Some(&Demand::EndMon(n)), Reading::Status(status)) => {
-                if status.mon.changing {
+            (Some(&Demand::EndMon(n)), Reading::MonMap(map)) => {
+                if map.change.is_some_and(|change| change.mon.id == MonId(n.into())) {
                     return self.ask_again();
                 }
                 self.end_mon(n);
@@ -184,7 +190,8 @@ impl World {
                             self.start(Proc::Client(n));
                         }
                     }
-                    Reply::Mon { mon } => self.mon_added(mon),
+                    // It is not waited for: who asks for the next change meanwhile is refused, and asks again.
+                    Reply::Mon { mon } => self.operator.queue.push_front(Demand::StartMon(mon)),
                     _ => {}
                 }
             }
@@ -195,6 +202,11 @@ impl World {
                 // Its last words, that it had started, came after it was marked down.
                 let down = Request::Osd(OsdCommand::Down { osds: vec![*osd] });
                 self.operator.queue.push_front(Demand::Change(down));
+            }
+            Outcome::Failed(CallError::Refused { code: ErrorCode::AGAIN, .. })
+                if let Some(Demand::Change(Request::Mon(_))) = self.operator.queue.front() =>
+            {
+                return self.ask_again();
             }
             Outcome::Failed(CallError::Refused { why, .. }) => {
                 let refused = self.operator.queue.pop_front();

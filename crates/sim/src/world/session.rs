@@ -96,7 +96,8 @@ impl World {
             self.close_attempt(who, attempt);
         }
         if let Some((attempt, addr)) = connect {
-            self.connect(who, Self::listener_at(addr), None, Purpose::Monitor(attempt));
+            let mon = self.mon_at(addr);
+            self.connect(who, mon, None, Purpose::Monitor(attempt));
         }
         if !send.is_empty()
             && let Some(conn) = self.session_conn(who)

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 /// First bytes of a log file.
 pub(super) const LOG_MAGIC: [u8; 8] = *b"cairnmon";
 /// Form of everything behind it.
-pub(super) const FORM: u16 = 1;
+pub(super) const FORM: u16 = 2;
 /// Bytes in front of the first frame: magic and form.
 pub(super) const LOG_HEADER_LEN: usize = 10;
 /// First bytes of a frame.

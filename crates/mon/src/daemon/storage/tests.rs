@@ -299,7 +299,7 @@ fn a_log_file_has_the_bytes_of_the_document() {
     let crc32 = format!("{:08x}", crc32fast::hash(&[&bytes[4..16], &bytes[20..]].concat()).swap_bytes());
     assert_eq!(hex, golden.concat().replace("CCCCCCCC", &crc32));
     let header = first_bytes(&Base { identity: identity(), log: DurableState::joining(), checkpoint: None });
-    assert_eq!(&header.expect("it is small")[..14], b"cairnmon\x01\0CMLF");
+    assert_eq!(&header.expect("it is small")[..14], b"cairnmon\x02\0CMLF");
 }
 
 proptest::proptest! {

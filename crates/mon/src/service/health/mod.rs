@@ -16,8 +16,6 @@ pub struct Quorum {
     pub leader: Option<String>,
     /// Names of the monitors that take part.
     pub members: Vec<String>,
-    /// Who votes is being changed.
-    pub changing: bool,
 }
 
 /// What health is read from.
