@@ -1,7 +1,7 @@
 //! A command's way to the objects of a pool.
 
 use super::Context;
-use super::session::conf;
+use super::session::{conf, monitors};
 use cairn_client::{Client, ClientOptions, Pool};
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ const OPERATION_TIMEOUT: Duration = Duration::from_secs(60);
 /// A connection to the cluster that the command line means.
 pub async fn client(context: &Context) -> anyhow::Result<Client> {
     let conf = conf(context)?;
-    let options = ClientOptions { identity: conf.load_identity()?, monitors: conf.monitors };
+    let options = ClientOptions { identity: conf.load_identity()?, monitors: monitors(&conf) };
     Ok(Client::connect(&options).await?)
 }
 

@@ -4,7 +4,7 @@ use super::Context;
 use anyhow::Context as _;
 use cairn_conf::{CONF_ENV, ClientConf, find};
 use cairn_mon::monitor::{Query, Reading};
-use cairn_mon::session::{MonClient, Update};
+use cairn_mon::session::{MonClient, Monitors, Update};
 use cairn_net::{Config, Endpoint};
 use cairn_types::{Health, MonMap, OsdMap};
 use std::future::Future;
@@ -33,6 +33,12 @@ pub fn conf(context: &Context) -> anyhow::Result<ClientConf> {
     Ok(ClientConf::load(&find(context.conf.as_deref(), env.as_deref())?)?)
 }
 
+/// Where monitors are, also when the configuration has been written anew: some commands run for days.
+pub fn monitors(conf: &ClientConf) -> Monitors {
+    let path = conf.path.clone();
+    Monitors::new(conf.monitors.clone(), move || Some(ClientConf::load(&path).ok()?.monitors))
+}
+
 /// A session with the monitors.
 pub struct Session {
     /// Calls.
@@ -47,7 +53,7 @@ impl Session {
         let config = Config { incarnation: now_ms(), ..Config::new(conf.load_identity()?, None) };
         let endpoint = Arc::new(Endpoint::bind(config).await?);
         let (sender, updates) = mpsc::channel(UPDATES_MAX);
-        let mon = MonClient::start(endpoint, conf.monitors.clone(), sender);
+        let mon = MonClient::start(endpoint, monitors(conf), sender);
         Ok(Session { mon, updates })
     }
 

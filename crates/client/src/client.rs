@@ -9,7 +9,7 @@ use cairn_crush::placement::object_hash;
 use cairn_mon::monitor::{Query, Reading};
 use cairn_mon::service::subscription::Need;
 use cairn_mon::service::{ClusterCommand, Request};
-use cairn_mon::session::{CallError, MonClient, Update, Wants};
+use cairn_mon::session::{CallError, MonClient, Monitors, Update, Wants};
 use cairn_net::{Config, Endpoint, Identity};
 use cairn_types::{EntityAddr, Epoch, ObjectId, OsdMap, PoolId, SnapId};
 use cairn_wire::op::{OMAP_ENTRIES_MAX, Op, OpFlags, OpKind, OpOutput};
@@ -29,7 +29,7 @@ pub struct ClientOptions {
     /// Who it is.
     pub identity: Identity,
     /// Where monitors are; one that answers is enough.
-    pub monitors: Vec<SocketAddr>,
+    pub monitors: Monitors,
 }
 
 /// A client of a cluster; cheap to clone. Must be used inside the tokio runtime it was made in. It ends, and what
@@ -56,7 +56,7 @@ impl Shared {
 impl Client {
     /// Finds the cluster and gets its map.
     pub async fn connect(options: &ClientOptions) -> Result<Client, ClientError> {
-        let &monitor = options.monitors.first().ok_or(ClientError::NoMonitors)?;
+        let &monitor = options.monitors.addrs().first().ok_or(ClientError::NoMonitors)?;
         let mut config = Config::new(options.identity.clone(), None);
         let started = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         config.incarnation = started.as_micros() as u64;
@@ -64,7 +64,7 @@ impl Client {
         let (updates, mut from_monitors) = mpsc::channel(MAP_BATCHES_MAX);
         let mon = MonClient::start(endpoint, options.monitors.clone(), updates);
         let session = mon.session().await?;
-        let addr = own_addr(&options.monitors, session)
+        let addr = own_addr(options.monitors.addrs(), session)
             .map_err(|source| ClientError::NoRoute { monitor, source })?;
 
         // To OSDs it shows the number that is its own alone, so that the blocklist can name it.

@@ -47,7 +47,7 @@ impl Monitor {
     }
 
     fn options(&self) -> ClientOptions {
-        ClientOptions { identity: identity(&self.ca, "client.admin"), monitors: vec![self.addr] }
+        ClientOptions { identity: identity(&self.ca, "client.admin"), monitors: vec![self.addr].into() }
     }
 }
 
@@ -106,10 +106,10 @@ fn a_client_finds_pools_and_shuts_others_out() {
 fn without_a_monitor_there_is_a_sentence() {
     run(async {
         let monitor = Monitor::start();
-        let none = ClientOptions { monitors: Vec::new(), ..monitor.options() };
+        let none = ClientOptions { monitors: Vec::new().into(), ..monitor.options() };
         assert!(matches!(Client::connect(&none).await, Err(ClientError::NoMonitors)));
         let nobody = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let wrong = ClientOptions { monitors: vec![nobody], ..monitor.options() };
+        let wrong = ClientOptions { monitors: vec![nobody].into(), ..monitor.options() };
         let error = Client::connect(&wrong).await.err().unwrap().to_string();
         assert!(
             error.starts_with(&format!("no monitor answers at {nobody}: is the cluster running?")),

@@ -5,7 +5,7 @@ use crate::http;
 use crate::metrics;
 use cairn_mon::monitor::{DaemonNews, Query, Reading};
 use cairn_mon::service::subscription::Need;
-use cairn_mon::session::{MonClient, Update, Wants};
+use cairn_mon::session::{MonClient, Monitors, Update, Wants};
 use cairn_net::{BindError, Config, Connection, Delivery, Endpoint, Identity, Incoming, Receive};
 use cairn_types::{EntityAddr, EntityKind, EntityName, Epoch, Health, OsdId, OsdReport, Timestamp};
 use cairn_wire::handshake::RefusalCode;
@@ -45,7 +45,7 @@ pub struct MgrOptions {
     /// Where Prometheus reads, in plain HTTP: an address that only those reach who may know the figures.
     pub prometheus_listen: Option<SocketAddr>,
     /// The monitors.
-    pub monitors: Vec<SocketAddr>,
+    pub monitors: Monitors,
     /// How a report is read.
     pub read_report: ReadReport,
 }

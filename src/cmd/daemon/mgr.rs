@@ -17,7 +17,7 @@ pub async fn run(
         identity,
         listen: conf.listen,
         prometheus_listen: Some(own.metrics_listen),
-        monitors: conf.monitors.clone(),
+        monitors: super::monitors(conf),
         read_report: |frame| frame.message::<Report>().map(|report| report.0),
     };
     daemon::run(options, stop).await

@@ -9,6 +9,7 @@ pub mod stopping;
 use crate::local::follow::follow;
 use anyhow::{Context, bail};
 use cairn_conf::{DaemonConf, PidFile, Role};
+use cairn_mon::session::Monitors;
 use std::path::PathBuf;
 
 /// Run one daemon in this process until it is stopped
@@ -32,6 +33,12 @@ enum Kind {
     Osd,
     /// A mgr
     Mgr,
+}
+
+/// Where monitors are, also when its configuration has been written anew.
+fn monitors(conf: &DaemonConf) -> Monitors {
+    let path = conf.path.clone();
+    Monitors::new(conf.monitors.clone(), move || Some(DaemonConf::load(&path).ok()?.monitors))
 }
 
 /// Runs it.

@@ -15,7 +15,7 @@ pub async fn run(
     let options = OsdOptions {
         public: conf.listen,
         cluster: own.cluster_listen,
-        ..OsdOptions::new(identity, &own.store, conf.monitors.clone())
+        ..OsdOptions::new(identity, &own.store, super::monitors(conf))
     };
     daemon::run(options, stop).await
 }

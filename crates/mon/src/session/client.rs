@@ -2,7 +2,7 @@
 //! decisions.
 
 use super::core::{Attempt, Effects, Event, Outcome, Sent, Session, Ticket};
-use super::{CallError, Update, Wants};
+use super::{CallError, LookUp, Monitors, Update, Wants};
 use crate::clock;
 use crate::message::{MonAnswer, MonPublication, ReadError, from_frame, kind_of, to_frame};
 use crate::monitor::{DaemonNews, Query, Reading};
@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::task::JoinHandle;
 
 /// How long a call waits for its answer unless [`MonClient::with_timeout`] says otherwise: several elections.
 pub const CALL_TIMEOUT: Duration = Duration::from_secs(10);
@@ -72,13 +73,14 @@ impl Drop for Waiting<'_> {
 
 impl MonClient {
     /// Connects to one of `monitors` and stays connected: it moves on when that one dies or is silent, and the
-    /// monitor map it receives replaces the list. `updates` gets what [`MonClient::subscribe`] asks for. Must be called
+    /// monitor map it receives replaces the list, until none is found there. `updates` gets what [`MonClient::subscribe`] asks for. Must be called
     /// inside a tokio runtime.
     pub fn start(
         endpoint: Arc<Endpoint>,
-        monitors: Vec<SocketAddr>,
+        monitors: impl Into<Monitors>,
         updates: mpsc::Sender<Update>,
     ) -> MonClient {
+        let monitors = monitors.into();
         let (commands, inbox) = mpsc::unbounded_channel();
         let room = Arc::new(Semaphore::new(MAX_PENDING));
         tokio::spawn(Driver::new(endpoint, monitors).run(inbox, updates));
@@ -176,6 +178,8 @@ struct Driver {
     session: Session,
     timer: Option<cairn_paxos::Moment>,
     connecting: Option<Connecting>,
+    look_up: Option<LookUp>,
+    looking: Option<JoinHandle<Option<Vec<SocketAddr>>>>,
     connection: Option<(Attempt, Connection)>,
     inbox: mpsc::Receiver<Delivery>,
     waiting: BTreeMap<Ticket, (oneshot::Sender<Outcome>, OwnedSemaphorePermit)>,
@@ -184,10 +188,12 @@ struct Driver {
 }
 
 impl Driver {
-    fn new(endpoint: Arc<Endpoint>, monitors: Vec<SocketAddr>) -> Driver {
+    fn new(endpoint: Arc<Endpoint>, monitors: Monitors) -> Driver {
         Driver {
             endpoint,
-            session: Session::new(monitors, clock::draw(), clock::steady()),
+            look_up: monitors.look_up,
+            looking: None,
+            session: Session::new(monitors.addrs, clock::draw(), clock::steady()),
             timer: Some(clock::steady()),
             connecting: None,
             connection: None,
@@ -214,6 +220,11 @@ impl Driver {
                         Err(error) if error.is_refusal() => Event::TurnedAway(attempt, error.to_string()),
                         Err(error) => Event::Lost(attempt, error.to_string()),
                     }
+                }
+                found = poll_looking(&mut self.looking) => {
+                    self.looking = None;
+                    let Some(addrs) = found else { continue };
+                    Event::Configured(addrs)
                 }
                 Some(delivery) = self.inbox.recv() => match self.take_delivery(delivery) {
                     Some(event) => event,
@@ -292,8 +303,12 @@ impl Driver {
 
     /// Does what the session wants done; what of it could not be done becomes an event.
     fn carry_out(&mut self, effects: Effects, events: &mut VecDeque<Event>) {
-        let Effects { disconnect, connect, send, finished, updates, timer } = effects;
+        let Effects { disconnect, connect, send, finished, updates, look_up, timer } = effects;
         self.timer = timer;
+        if look_up && self.looking.is_none() {
+            let look_up = self.look_up.clone();
+            self.looking = look_up.map(|look_up| tokio::task::spawn_blocking(move || look_up()));
+        }
         self.undelivered.extend(updates);
         for (ticket, outcome) in finished {
             if let Some((answer, _permit)) = self.waiting.remove(&ticket) {
@@ -347,6 +362,14 @@ fn read_frame(attempt: Attempt, frame: &Frame) -> Result<Event, Unreadable> {
         MonAnswer::KIND => Ok(Event::Answer(attempt, from_frame(frame)?)),
         MonPublication::KIND => Ok(Event::Publication(attempt, from_frame::<MonPublication>(frame)?.0)),
         other => Err(Unreadable::Kind(other)),
+    }
+}
+
+async fn poll_looking(looking: &mut Option<JoinHandle<Option<Vec<SocketAddr>>>>) -> Option<Vec<SocketAddr>> {
+    match looking {
+        // One that ends in a panic has found nothing.
+        Some(looking) => looking.await.ok().flatten(),
+        None => std::future::pending().await,
     }
 }
 

@@ -17,7 +17,46 @@ use cairn_wire::ErrorCode;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use thiserror::Error;
+
+/// Reads where the configuration says that monitors are, or says nothing.
+type LookUp = Arc<dyn Fn() -> Option<Vec<SocketAddr>> + Send + Sync>;
+
+/// Where a process looks for monitors.
+#[derive(Clone)]
+pub struct Monitors {
+    addrs: Vec<SocketAddr>,
+    look_up: Option<LookUp>,
+}
+
+impl Monitors {
+    /// There to begin with, and where `look_up` says whenever none is found: all may have been replaced while the process
+    /// was cut off, and its configuration been written anew. It may wait for a disk.
+    pub fn new(
+        addrs: Vec<SocketAddr>,
+        look_up: impl Fn() -> Option<Vec<SocketAddr>> + Send + Sync + 'static,
+    ) -> Monitors {
+        Monitors { addrs, look_up: Some(Arc::new(look_up)) }
+    }
+
+    /// Where they are to begin with.
+    pub fn addrs(&self) -> &[SocketAddr] {
+        &self.addrs
+    }
+}
+
+impl From<Vec<SocketAddr>> for Monitors {
+    fn from(addrs: Vec<SocketAddr>) -> Monitors {
+        Monitors { addrs, look_up: None }
+    }
+}
+
+impl fmt::Debug for Monitors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", self.addrs)
+    }
+}
 
 /// What a process wants to be told. The epochs grow with what it was told, so it says this once.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

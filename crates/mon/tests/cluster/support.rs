@@ -150,7 +150,7 @@ impl Cluster {
 
     pub async fn client(&self, who: &str) -> (MonClient, mpsc::Receiver<Update>) {
         let (updates, inbox) = mpsc::channel(4);
-        let monitors = self.addrs.values().copied().collect();
+        let monitors: Vec<_> = self.addrs.values().copied().collect();
         let client = MonClient::start(self.endpoint(who).await, monitors, updates);
         (client.with_timeout(PATIENCE), inbox)
     }

@@ -24,7 +24,7 @@ pub use create::{CreateError, NewOsd, create};
 use crate::core::{Config, Setup, StopReason, Usage};
 use crate::persist::{PersistError, load_host};
 use cairn_mon::service::subscription::Need;
-use cairn_mon::session::{MonClient, Wants};
+use cairn_mon::session::{MonClient, Monitors, Wants};
 use cairn_net::{BindError, Endpoint, Identity};
 use cairn_store::device::file::{OpenError, QueueKind};
 use cairn_store::{OpenOptions, Store, StoreError};
@@ -62,14 +62,14 @@ pub struct OsdOptions {
     /// Where OSDs reach it; port 0 lets the system choose.
     pub cluster: SocketAddr,
     /// Where monitors are looked for first.
-    pub monitors: Vec<SocketAddr>,
+    pub monitors: Monitors,
     /// Times and bounds of the core.
     pub config: Config,
 }
 
 impl OsdOptions {
     /// With the usual times and bounds, on ports that the system chooses.
-    pub fn new(identity: Identity, store: impl Into<PathBuf>, monitors: Vec<SocketAddr>) -> OsdOptions {
+    pub fn new(identity: Identity, store: impl Into<PathBuf>, monitors: impl Into<Monitors>) -> OsdOptions {
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         OsdOptions {
             identity,
@@ -78,7 +78,7 @@ impl OsdOptions {
             open: OpenOptions { stops_at_refusal: true, ..OpenOptions::default() },
             public: any,
             cluster: any,
-            monitors,
+            monitors: monitors.into(),
             config: Config::default(),
         }
     }

@@ -175,7 +175,7 @@ impl Cluster {
 
     pub async fn client(&self) -> Client {
         let options =
-            ClientOptions { identity: self.identity("client.admin"), monitors: vec![self.mon_addr] };
+            ClientOptions { identity: self.identity("client.admin"), monitors: vec![self.mon_addr].into() };
         Client::connect(&options).await.expect("a client")
     }
 

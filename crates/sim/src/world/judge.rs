@@ -34,7 +34,6 @@ impl World {
         if !self.calm {
             return;
         }
-        self.start_the_lost();
         let waits_for = self.unsettled();
         match waits_for {
             None => self.last_judgement(),

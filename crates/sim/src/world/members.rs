@@ -2,7 +2,7 @@
 //! end those of the last map are the ones that agree.
 
 use super::mon::{Mon, mon_addr};
-use super::{Ev, Kind, OPERATOR, World};
+use super::{Ev, Kind, World};
 use crate::network::HostId;
 use crate::plan::{Proc, WhichMon};
 use cairn_mon::monitor::Setup;
@@ -125,24 +125,6 @@ impl World {
     /// Where a process looks for monitors when it starts, or finds none.
     pub(super) fn conf(&self) -> Vec<SocketAddr> {
         self.conf.clone()
-    }
-
-    /// Whoever looks after the processes starts those again that cannot find a monitor any more: their configuration has
-    /// been written anew since.
-    pub(super) fn start_the_lost(&mut self) {
-        for who in self.processes().into_iter().chain([OPERATOR]) {
-            if !self.is_lost(who) {
-                continue;
-            }
-            let now = self.now();
-            self.log.say(now, Some(who), || "knows none of the monitors".to_owned());
-            if who == OPERATOR {
-                self.renew_operator();
-            } else {
-                self.stop(who, false);
-                self.start(who);
-            }
-        }
     }
 
     /// What is not as it should be among monitors when nothing is wrong.

@@ -63,15 +63,6 @@ impl World {
         self.tell_session(OPERATOR, Event::Tick);
     }
 
-    /// Another process goes on with what is not answered.
-    pub(super) fn renew_operator(&mut self) {
-        self.process_gone(OPERATOR, false);
-        let session = self.new_session(OPERATOR, 0);
-        self.operator.session = Some(session);
-        self.tell_session(OPERATOR, Event::Tick);
-        self.ask_next();
-    }
-
     fn create_osd(&mut self, osd: OsdId) {
         let Some((host, incarnation)) =
             self.shape.host_of(osd).zip(self.osds.get(&osd).map(|node| node.disks))

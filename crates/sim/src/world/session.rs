@@ -9,13 +9,10 @@ use cairn_mon::session::core::{Attempt, Effects, Event, Outcome, Sent, Session, 
 use cairn_mon::session::{Update, Wants};
 use cairn_paxos::Moment;
 use cairn_wire::Lane;
-use std::net::SocketAddr;
 
 /// A session and its timer.
 pub(super) struct MonSession {
     core: Session,
-    /// Where it was last told that monitors are.
-    monitors: Vec<SocketAddr>,
     generation: u64,
     timer: Option<Moment>,
 }
@@ -25,14 +22,8 @@ impl World {
         let monitors = self.conf();
         let now = Moment(self.steady_us(who));
         // Timers of an earlier life must not count.
-        let core = Session::new(monitors.clone(), seed, now);
-        MonSession { core, monitors, generation: self.now().0, timer: None }
-    }
-
-    /// Whether a process has missed the last of the monitors that it knew: they were replaced while it was cut off.
-    pub(super) fn is_lost(&mut self, who: Proc) -> bool {
-        let conf = self.conf();
-        self.session_mut(who).is_some_and(|session| !session.monitors.iter().any(|addr| conf.contains(addr)))
+        let core = Session::new(monitors, seed, now);
+        MonSession { core, generation: self.now().0, timer: None }
     }
 
     fn session_mut(&mut self, who: Proc) -> Option<&mut MonSession> {
@@ -57,9 +48,6 @@ impl World {
     }
 
     pub(super) fn session_publication(&mut self, who: Proc, attempt: Attempt, publication: Publication) {
-        if let (Publication::MonMap(map), Some(session)) = (&publication, self.session_mut(who)) {
-            session.monitors = map.mons.values().flat_map(|mon| &mon.addrs).map(|addr| addr.socket).collect();
-        }
         self.tell_session(who, Event::Publication(attempt, publication));
     }
 
@@ -82,7 +70,8 @@ impl World {
         let (at, now) = (self.now(), Moment(self.steady_us(who)));
         self.log.say(at, Some(who), || format!("session: {event:?}"));
         let Some(session) = self.session_mut(who) else { return };
-        let Effects { disconnect, connect, send, finished, updates, timer } = session.core.handle(now, event);
+        let effects = session.core.handle(now, event);
+        let Effects { disconnect, connect, send, finished, updates, look_up, timer } = effects;
         if session.timer != timer {
             session.timer = timer;
             session.generation += 1;
@@ -98,6 +87,10 @@ impl World {
         if let Some((attempt, addr)) = connect {
             let mon = self.mon_at(addr);
             self.connect(who, mon, None, Purpose::Monitor(attempt));
+        }
+        if look_up {
+            let conf = self.conf();
+            self.tell_session(who, Event::Configured(conf));
         }
         if !send.is_empty()
             && let Some(conn) = self.session_conn(who)

@@ -77,6 +77,8 @@ pub enum Event {
     Subscribe(Wants),
     /// The process has taken the OSD maps up to here.
     Delivered(Epoch),
+    /// Where the configuration says that monitors are.
+    Configured(Vec<SocketAddr>),
 }
 
 /// Something to send on the connection that stands.
@@ -103,6 +105,8 @@ pub struct Effects {
     pub finished: Vec<(Ticket, Outcome)>,
     /// Hand on, in order.
     pub updates: Vec<Update>,
+    /// No monitor was found where they should be: read the configuration and hand in [`Event::Configured`].
+    pub look_up: bool,
     /// When to hand in [`Event::Tick`]; replaces the earlier timer.
     pub timer: Option<Moment>,
 }
@@ -118,8 +122,11 @@ enum Link {
 #[derive(Debug)]
 pub struct Session {
     now: Moment,
+    /// Of the newest map, or what it began with.
     monitors: Vec<SocketAddr>,
-    /// Whom to try next, an index into `monitors`.
+    /// Of the configuration. Those of the map may all have been replaced while this process was cut off.
+    configured: Vec<SocketAddr>,
+    /// Whom to try next, an index into those that are tried.
     next: usize,
     link: Link,
     attempts: u64,
@@ -136,6 +143,7 @@ impl Session {
         let next = (seed % monitors.len().max(1) as u64) as usize;
         Session {
             now,
+            configured: monitors.clone(),
             monitors,
             next,
             link: Link::Pausing { until: now },
@@ -158,7 +166,7 @@ impl Session {
         {
             out.disconnect = Some(attempt);
             let why = format!("no connection within {} ms", CONNECT_PATIENCE.as_millis());
-            self.failed(Failure::Gone(why));
+            self.failed(Failure::Gone(why), &mut out);
         }
         if let Link::Up { attempt } = self.link
             && self.calls.out_of_patience(attempt, now)
@@ -195,12 +203,12 @@ impl Session {
             }
             Event::Lost(attempt, why) => {
                 if self.is_connecting(attempt) || self.is_up(attempt) {
-                    self.failed(Failure::Gone(why));
+                    self.failed(Failure::Gone(why), out);
                 }
             }
             Event::TurnedAway(attempt, why) => {
                 if self.is_connecting(attempt) {
-                    self.failed(Failure::TurnedAway(why));
+                    self.failed(Failure::TurnedAway(why), out);
                 }
             }
             Event::Answer(attempt, MonAnswer { tag, answer }) => {
@@ -237,6 +245,7 @@ impl Session {
                     self.maps.subscribe(out);
                 }
             }
+            Event::Configured(addrs) => self.configured = addrs,
         }
     }
 
@@ -275,9 +284,19 @@ impl Session {
         matches!(self.link, Link::Connecting { attempt, .. } if attempt == wanted)
     }
 
+    /// Those of the map; after a round in vain those of the configuration as well.
+    fn candidates(&self) -> Vec<SocketAddr> {
+        let mut candidates = self.monitors.clone();
+        if self.vain >= self.monitors.len() {
+            candidates.extend(self.configured.iter().filter(|addr| !self.monitors.contains(addr)));
+        }
+        candidates
+    }
+
     fn connect(&mut self, out: &mut Effects) {
-        let Some(&addr) = self.monitors.get(self.next) else { return };
-        self.next = (self.next + 1) % self.monitors.len();
+        let candidates = self.candidates();
+        let Some(&addr) = candidates.get(self.next).or(candidates.first()) else { return };
+        self.next = (candidates.iter().position(|at| *at == addr).unwrap_or(0) + 1) % candidates.len();
         self.attempts += 1;
         let attempt = Attempt(self.attempts);
         self.link = Link::Connecting { attempt, deadline: self.now + CONNECT_PATIENCE };
@@ -285,14 +304,15 @@ impl Session {
     }
 
     /// The connection, or the attempt, is over: another monitor is next, after a pause if all were tried.
-    fn failed(&mut self, why: Failure) {
+    fn failed(&mut self, why: Failure, out: &mut Effects) {
         self.last_failure = Some(why);
         self.vain += 1;
-        let monitors = self.monitors.len().max(1);
+        let round = self.candidates().len().max(1);
         let pause = match self.vain {
-            tried if !tried.is_multiple_of(monitors) => Duration::ZERO,
-            tried => PAUSE_MIN * (1 << (tried / monitors - 1).min(10)),
+            tried if !tried.is_multiple_of(round) => Duration::ZERO,
+            tried => PAUSE_MIN * (1 << (tried / round - 1).min(10)),
         };
+        out.look_up |= self.vain.is_multiple_of(round);
         self.link = Link::Pausing { until: self.now + pause.min(PAUSE_MAX) };
     }
 
@@ -300,7 +320,7 @@ impl Session {
         out.disconnect = Some(attempt);
         // What was to be sent on it is sent again on the next.
         out.send.clear();
-        self.failed(Failure::Gone(why));
+        self.failed(Failure::Gone(why), out);
     }
 }
 

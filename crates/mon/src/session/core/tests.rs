@@ -3,7 +3,7 @@ use crate::monitor::{Answer, Call};
 use crate::service::subscription::{MapBatch, Need};
 use crate::service::{OsdCommand, PoolCommand};
 use crate::session::CallError;
-use cairn_types::{OsdId, OsdMap, OsdMapIncremental};
+use cairn_types::{EntityAddr, Fsid, MonId, MonInfo, MonMap, OsdId, OsdMap, OsdMapIncremental, Timestamp};
 
 const SECOND: Duration = Duration::from_secs(1);
 
@@ -209,7 +209,7 @@ fn who_gave_up_is_not_answered() {
 
 fn increments(epochs: std::ops::RangeInclusive<u32>) -> Publication {
     let increments = epochs
-        .map(|epoch| OsdMapIncremental::empty(Epoch(epoch), cairn_types::Fsid([1; 16]), Default::default()))
+        .map(|epoch| OsdMapIncremental::empty(Epoch(epoch), Fsid([1; 16]), Default::default()))
         .collect();
     Publication::OsdMaps(MapBatch { full: None, increments, oldest: Epoch(1) })
 }
@@ -249,11 +249,48 @@ fn a_full_map_starts_anew() {
     let wants = Wants { osd_map: Some((Epoch(0), Need::Newest)), ..Wants::default() };
     bench.event(Event::Subscribe(wants));
     let mut full =
-        OsdMap::new(cairn_types::Fsid([1; 16]), Default::default(), cairn_types::CrushBlob::new(1, vec![]));
+        OsdMap::new(Fsid([1; 16]), Default::default(), cairn_types::CrushBlob::new(1, vec![]));
     full.epoch = Epoch(5_000);
     let batch = MapBatch { full: Some(full), increments: Vec::new(), oldest: Epoch(1) };
     let out = bench.event(Event::Publication(attempt, Publication::OsdMaps(batch)));
     assert_eq!(out.updates.len(), 1);
     let out = bench.event(Event::Delivered(Epoch(5_000)));
     assert_eq!(subscribed(&out).and_then(|s| s.osd_map), Some((Epoch(5_000), Need::Newest)));
+}
+
+#[test]
+fn when_all_monitors_of_the_map_are_gone_those_of_the_configuration_are_tried() {
+    let (mut bench, attempt) = Bench::up(1);
+    let mon =
+        |id: u32| MonInfo { id: MonId(id), addrs: vec![EntityAddr { socket: addr(id as u8), nonce: 0 }] };
+    let map = MonMap {
+        epoch: Epoch(2),
+        fsid: Fsid([1; 16]),
+        created: Timestamp(0),
+        modified: Timestamp(0),
+        next_id: MonId(4),
+        mons: [("b".to_owned(), mon(2)), ("c".to_owned(), mon(3))].into(),
+        change: None,
+    };
+    bench.event(Event::Publication(attempt, Publication::MonMap(map)));
+    let out = bench.event(Event::Lost(attempt, "gone".to_owned()));
+    let mut tried = vec![out.connect.expect("another monitor").1];
+    let (mut last, mut looked_up) = (Attempt(attempt.0 + 1), 0);
+    for _ in 0..9 {
+        let mut out = bench.event(Event::Lost(last, "nobody is there".to_owned()));
+        looked_up += u32::from(out.look_up);
+        if out.look_up {
+            // It was written anew since the process began.
+            bench.event(Event::Configured(vec![addr(3), addr(9)]));
+        }
+        if out.connect.is_none() {
+            out = bench.after(SECOND * 2, Event::Tick);
+        }
+        let (attempt, at) = out.connect.expect("another attempt");
+        (last, tried) = (attempt, [tried, vec![at]].concat());
+    }
+    assert!(looked_up >= 2, "{looked_up}");
+    assert!(tried.contains(&addr(9)), "{tried:?}");
+    assert!(tried.contains(&addr(2)) && tried.contains(&addr(3)), "{tried:?}");
+    assert!(!tried.contains(&addr(1)), "what the configuration said before is over: {tried:?}");
 }
