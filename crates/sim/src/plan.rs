@@ -330,11 +330,7 @@ fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
             Step::PowerOff { hosts: shape.hosts.iter().map(|host| host.id).collect(), down_ms: for_ms }
         }
         85..=89 => Step::Disk { osd, fault: DiskFault::Slow(rng.between(1_000, 100_000)) },
-        90..=95 => {
-            // Whoever takes a lock shuts its holder out for an hour, by the clocks of monitors.
-            let most = if shape.lockers > 0 { 300_000 } else { 3_600_000 };
-            Step::ClockJump { host, by_ms: rng.between(0, 2 * most) as i64 - most as i64 }
-        }
+        90..=95 => Step::ClockJump { host, by_ms: rng.between(0, 7_200_000) as i64 - 3_600_000 },
         96..=97 => Step::Disk { osd, fault: DiskFault::WriteError },
         98..=99 => Step::Disk { osd, fault: DiskFault::ReadError },
         100..=105 => Step::Operator(Deed::Reweight(osd, rng.between(0, 1_000) as u32)),

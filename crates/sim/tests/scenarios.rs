@@ -307,6 +307,16 @@ fn links_that_are_rough_everywhere() {
     story.ends_well();
 }
 
+#[test]
+fn a_leader_whose_clock_is_ahead_lets_nobody_in() {
+    // A client is shut out for a day, and the next leader's clock says that it is over.
+    let mut story = Story::of(cluster()).at(5_000, Step::Operator(Deed::Block(0)));
+    for host in hosts(0..3) {
+        story = story.at(7_000, Step::ClockJump { host, by_ms: 90_000_000 });
+    }
+    story.at(8_000, Step::PauseLeader { for_ms: 4_000 }).ends_well();
+}
+
 fn add(host: u16) -> Step {
     Step::Operator(Deed::AddMon(HostId(host)))
 }

@@ -256,7 +256,7 @@ impl Lead {
 }
 
 fn steady(now: Now) -> watch::Now {
-    watch::Now { wall: now.wall, steady_ms: now.steady_ms() }
+    watch::Now { steady_ms: now.steady_ms() }
 }
 
 impl Monitor {

@@ -1,7 +1,7 @@
 //! Flags, ratios and the blocklist.
 
 use super::limits::{MAX_BLOCKLIST, MAX_BLOCKLIST_MS};
-use super::{Draft, Refusal, Reply};
+use super::{Block, Draft, Refusal, Reply};
 use cairn_types::{EntityAddr, OsdFlag, Ratio, Ratios};
 use serde::{Deserialize, Serialize};
 
@@ -32,7 +32,8 @@ pub enum ClusterCommand {
 }
 
 pub(super) fn run(draft: &mut Draft<'_>, command: &ClusterCommand) -> Result<Reply, Refusal> {
-    let now = draft.now;
+    let (now, since) = (draft.now, draft.base.version + 1);
+    let blocks = &mut draft.next.blocks;
     let map = &mut draft.next.osd_map;
     match command {
         ClusterCommand::Flag { flag: OsdFlag::Full, .. } => {
@@ -57,19 +58,22 @@ pub(super) fn run(draft: &mut Draft<'_>, command: &ClusterCommand) -> Result<Rep
             let until = now.plus_ms(*for_ms);
             let entry = map.blocklist.entry(*addr).or_insert(until);
             *entry = until.max(*entry);
+            let for_ms = blocks.get(addr).map_or(*for_ms, |block| block.for_ms.max(*for_ms));
+            blocks.insert(*addr, Block { for_ms, since });
         }
         ClusterCommand::Unblock { addr } => {
             map.blocklist.remove(addr).ok_or(Refusal::NotBlocked { addr: *addr })?;
+            blocks.remove(addr);
         }
     }
     Ok(Reply::Done)
 }
 
-/// Removes entries whose time is over.
-pub(super) fn expire(draft: &mut Draft<'_>, addrs: &[EntityAddr]) -> Result<Reply, Refusal> {
-    let now = draft.now;
-    for addr in addrs {
-        if draft.next.osd_map.blocklist.get(addr).is_some_and(|until| *until <= now) {
+/// Removes entries whose time is over, unless they have been renewed.
+pub(super) fn expire(draft: &mut Draft<'_>, entries: &[(EntityAddr, u64)]) -> Result<Reply, Refusal> {
+    for (addr, since) in entries {
+        if draft.next.blocks.get(addr).is_some_and(|block| block.since == *since) {
+            draft.next.blocks.remove(addr);
             draft.next.osd_map.blocklist.remove(addr);
         }
     }

@@ -2,10 +2,10 @@
 
 use super::transaction::changes;
 use super::{
-    Auth, ClusterState, Config, LeaderCommand, Once, OsdRecord, Refusal, Reply, Request, Transaction,
+    Auth, Block, ClusterState, Config, LeaderCommand, Once, OsdRecord, Refusal, Reply, Request, Transaction,
     cluster, config, members, osd, pg, pool,
 };
-use cairn_types::{Epoch, MgrMap, MonMap, OsdId, OsdInfo, OsdMap, PgId, Pool, PoolId, Timestamp};
+use cairn_types::{EntityAddr, Epoch, MgrMap, MonMap, OsdId, OsdInfo, OsdMap, PgId, Pool, PoolId, Timestamp};
 use cairn_wire::RequestId;
 use std::collections::BTreeMap;
 
@@ -27,6 +27,7 @@ pub(super) struct Working {
     pub mon_map: MonMap,
     pub mgr_map: MgrMap,
     pub osd_records: BTreeMap<OsdId, OsdRecord>,
+    pub blocks: BTreeMap<EntityAddr, Block>,
     pub config: Config,
     pub auth: Auth,
     pub trim_to: Option<Epoch>,
@@ -43,6 +44,7 @@ impl<'a> Draft<'a> {
             mon_map: base.mon_map.clone(),
             mgr_map: base.mgr_map.clone(),
             osd_records: base.osd_records.clone(),
+            blocks: base.blocks.clone(),
             config: base.config.clone(),
             auth: base.auth.clone(),
             trim_to: None,
@@ -105,7 +107,7 @@ impl<'a> Draft<'a> {
         match command {
             LeaderCommand::OsdFailed { osd, up_from } => osd::failed(self, *osd, *up_from),
             LeaderCommand::OsdAutoOut { osd } => osd::auto_out(self, *osd),
-            LeaderCommand::ExpireBlocklist { addrs } => cluster::expire(self, addrs),
+            LeaderCommand::ExpireBlocklist { entries } => cluster::expire(self, entries),
             LeaderCommand::OsdFull { full } => cluster::set_full(self, *full),
             LeaderCommand::PoolFull { pool, full } => pool::set_full(self, *pool, *full),
             LeaderCommand::MgrSeen { name, addr } => members::mgr_seen(self, name, *addr),
@@ -140,6 +142,7 @@ impl<'a> Draft<'a> {
             transaction.mgr_map = Some(MgrMap { epoch: base.mgr_map.epoch.next(), ..next.mgr_map });
         }
         transaction.osd_records = changes(&base.osd_records, &next.osd_records);
+        transaction.blocks = changes(&base.blocks, &next.blocks);
         transaction.config = changes(&base.config.values, &next.config.values);
         transaction.auth = changes(&base.auth.entities, &next.auth.entities);
         transaction.trim_osd_maps_to = next.trim_to;

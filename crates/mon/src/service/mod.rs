@@ -59,5 +59,5 @@ pub use pool::{PoolCommand, PoolSetting};
 pub use refusal::Refusal;
 pub use remembered::Remembered;
 pub use request::{LeaderCommand, Once, Reply, Request};
-pub use state::{ClusterState, Genesis, OsdRecord};
+pub use state::{Block, ClusterState, Genesis, OsdRecord};
 pub use transaction::{ApplyError, Transaction};

@@ -72,8 +72,8 @@ pub enum LeaderCommand {
     },
     /// Entries of the blocklist have run out.
     ExpireBlocklist {
-        /// Which.
-        addrs: Vec<EntityAddr>,
+        /// Which, and since which version they stood.
+        entries: Vec<(EntityAddr, u64)>,
     },
     /// Some OSD is full, or none is any more.
     OsdFull {

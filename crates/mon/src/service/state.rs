@@ -14,6 +14,16 @@ pub struct OsdRecord {
     pub mark_downs: Vec<Timestamp>,
 }
 
+/// How long somebody is shut out. The map, which everybody gets, has the end by the clock of the leader that made the entry:
+/// that is for people, since clocks differ.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Block {
+    /// For so long at least.
+    pub for_ms: u64,
+    /// Version of the state that has it so: who shuts out again begins anew.
+    pub since: u64,
+}
+
 /// What a cluster starts from.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Genesis {
@@ -34,6 +44,7 @@ pub struct ClusterState {
     pub(super) mgr_map: MgrMap,
     pub(super) osd_maps: OsdMapHistory,
     pub(super) osd_records: BTreeMap<OsdId, OsdRecord>,
+    pub(super) blocks: BTreeMap<EntityAddr, Block>,
     pub(super) config: Config,
     pub(super) auth: Auth,
     pub(super) last_client: u64,
@@ -49,10 +60,19 @@ impl ClusterState {
             (0..).map(MonId).zip(mons).map(|(id, (name, addrs))| (name, MonInfo { id, addrs })).collect();
         ClusterState {
             version: 0,
-            mon_map: MonMap { epoch: Epoch(1), fsid, created: now, modified: now, next_id, mons, change: None },
+            mon_map: MonMap {
+                epoch: Epoch(1),
+                fsid,
+                created: now,
+                modified: now,
+                next_id,
+                mons,
+                change: None,
+            },
             mgr_map: MgrMap::default(),
             osd_maps: OsdMapHistory::new(OsdMap::new(fsid, now, crush::first_map())),
             osd_records: BTreeMap::new(),
+            blocks: BTreeMap::new(),
             config: Config::default(),
             auth: Auth::default(),
             last_client: 0,
@@ -103,6 +123,11 @@ impl ClusterState {
     /// What is remembered of an OSD.
     pub fn osd_record(&self, osd: OsdId) -> Option<&OsdRecord> {
         self.osd_records.get(&osd)
+    }
+
+    /// How long who is shut out stays so.
+    pub fn block(&self, addr: &EntityAddr) -> Option<&Block> {
+        self.blocks.get(addr)
     }
 
     /// The state after a transaction: the same on every monitor, whatever its clock says. A

@@ -1,7 +1,9 @@
 //! The unit of change: what one slot of the log does to the state.
 
-use super::{AuthEntity, ClusterState, ConfigSection, OsdRecord, Reply};
-use cairn_types::{EntityName, Epoch, MapFault, MgrMap, MonMap, OsdId, OsdMapIncremental, Timestamp};
+use super::{AuthEntity, Block, ClusterState, ConfigSection, OsdRecord, Reply};
+use cairn_types::{
+    EntityAddr, EntityName, Epoch, MapFault, MgrMap, MonMap, OsdId, OsdMapIncremental, Timestamp,
+};
 use cairn_wire::RequestId;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
@@ -23,6 +25,8 @@ pub struct Transaction {
     pub mgr_map: Option<MgrMap>,
     /// Records of OSDs; `None` forgets one.
     pub osd_records: BTreeMap<OsdId, Option<OsdRecord>>,
+    /// How long entries of the blocklist last; `None` forgets one.
+    pub blocks: BTreeMap<EntityAddr, Option<Block>>,
     /// Settings; `None` removes one.
     pub config: BTreeMap<(ConfigSection, String), Option<String>>,
     /// Entities; `None` removes one.
@@ -71,6 +75,7 @@ impl Transaction {
             mon_map: None,
             mgr_map: None,
             osd_records: BTreeMap::new(),
+            blocks: BTreeMap::new(),
             config: BTreeMap::new(),
             auth: BTreeMap::new(),
             trim_osd_maps_to: None,
@@ -110,6 +115,7 @@ impl Transaction {
             state.mgr_map = map.clone();
         }
         set(&mut state.osd_records, &self.osd_records);
+        set(&mut state.blocks, &self.blocks);
         if !self.config.is_empty() {
             state.config.version += 1;
             set(&mut state.config.values, &self.config);

@@ -2,24 +2,22 @@
 //! something lasts. It turns that into requests; the log decides. A new leader starts with nothing, and
 //! every waiting time starts anew: late, never wrong.
 //!
-//! Waiting times are measured with the leader's steady clock, so a jump of its wall clock marks nobody out
-//! and lets nobody out of the blocklist.
+//! Waiting times are measured with the leader's steady clock, so a wall clock that is wrong marks nobody out and lets nobody
+//! out of the blocklist.
 
 use super::crush::Topology;
 use super::failure::{Reports, Rules};
 use super::limits::MAX_TRIM_PER_TRANSACTION;
 use super::osd::{in_share, up_share};
 use super::timing::{BEACON_GRACE_MS, EPOCHS_KEPT_MIN};
-use super::{ClusterState, FailureReport, LeaderCommand, Request, Verdict};
-use cairn_types::{Digest, EntityAddr, Epoch, OsdFlag, OsdId, OsdMap, PoolFlag, Timestamp};
+use super::{Block, ClusterState, FailureReport, LeaderCommand, Request, Verdict};
+use cairn_types::{Digest, EntityAddr, Epoch, OsdFlag, OsdId, OsdMap, PoolFlag};
 use std::collections::BTreeMap;
 
-/// The leader's clocks at one moment.
+/// The leader's clock at one moment. Its wall clock tells nothing here.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Now {
-    /// Wall clock, for stamps.
-    pub wall: Timestamp,
-    /// Steady clock in milliseconds from any start, for waiting.
+    /// Steady clock in milliseconds from any start.
     pub steady_ms: u64,
 }
 
@@ -33,8 +31,8 @@ pub struct Watch {
     down_since: BTreeMap<OsdId, (Epoch, u64)>,
     /// Mgr → run and when it was last heard of.
     mgrs: BTreeMap<String, (EntityAddr, u64)>,
-    /// Blocklist entry → its end, by both clocks.
-    blocked: BTreeMap<EntityAddr, (Timestamp, u64)>,
+    /// Blocklist entry → since which version it stands, and its end.
+    blocked: BTreeMap<EntityAddr, (u64, u64)>,
     topology: Topology,
     crush_version: Option<u32>,
 }
@@ -78,8 +76,9 @@ impl Watch {
         let mgrs = &state.mgr_map;
         let mgrs = mgrs.active.iter().map(|(name, info)| (name, info)).chain(&mgrs.standbys);
         keep(&mut self.mgrs, mgrs.map(|(name, info)| (name.clone(), (info.addr, at))));
-        let ends = |until: &Timestamp| (*until, at + until.since_ms(now.wall));
-        keep(&mut self.blocked, map.blocklist.iter().map(|(&addr, until)| (addr, ends(until))));
+        // All of its time anew: how much has passed, only clocks that this leader does not have could tell.
+        let ends = |block: &Block| (block.since, at.saturating_add(block.for_ms));
+        keep(&mut self.blocked, state.blocks.iter().map(|(&addr, block)| (addr, ends(block))));
     }
 
     /// An OSD's report on another.
@@ -132,13 +131,13 @@ impl Watch {
             }
         }
         let mut expired = Vec::new();
-        for (addr, (until, at)) in &self.blocked {
-            if due.reached(*at, now) && *until <= now.wall {
-                expired.push(*addr);
+        for (addr, (since, at)) in &self.blocked {
+            if due.reached(*at, now) {
+                expired.push((*addr, *since));
             }
         }
         if !expired.is_empty() {
-            due.ask(LeaderCommand::ExpireBlocklist { addrs: expired });
+            due.ask(LeaderCommand::ExpireBlocklist { entries: expired });
         }
         if let Some(digest) = digest {
             for command in fullness(map, digest).into_iter().chain(trim(state, digest)) {

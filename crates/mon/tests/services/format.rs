@@ -31,6 +31,7 @@ fn an_entry_has_the_bytes_of_the_document() {
         "0068e5cf8b010000", // made
         "000000",           // no OSD, monitor or mgr map
         "0000000000000000", // no records of OSDs
+        "0000000000000000", // nobody shut out
         "0000000000000000", // no settings
         "0000000000000000", // no entities
         "00",               // no trimming

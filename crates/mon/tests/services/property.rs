@@ -106,8 +106,8 @@ fn others() -> impl Strategy<Value = Request> {
         2 => (0..3u16, 1..5_000u64).prop_map(|(port, for_ms)| {
             Request::Cluster(ClusterCommand::Block { addr: addr(7000 + port, 1), for_ms })
         }),
-        1 => (0..3u16).prop_map(|port| {
-            Request::Leader(LeaderCommand::ExpireBlocklist { addrs: vec![addr(7000 + port, 1)] })
+        1 => (0..3u16, 0..20u64).prop_map(|(port, since)| {
+            Request::Leader(LeaderCommand::ExpireBlocklist { entries: vec![(addr(7000 + port, 1), since)] })
         }),
         1 => (proptest::sample::select(OsdFlag::ALL), any::<bool>())
             .prop_map(|(flag, on)| Request::Cluster(ClusterCommand::Flag { flag, on })),

@@ -34,6 +34,8 @@ pub struct Checks {
     open: BTreeMap<BlockId, BTreeMap<Value, EntityAddr>>,
     /// Since when somebody is in the blocklist.
     blocked: BTreeMap<EntityAddr, Epoch>,
+    /// Until when at least.
+    shut_out: BTreeMap<EntityAddr, Instant>,
     /// What leaders have proposed: one value for each slot of a ballot.
     proposed: BTreeMap<(Ballot, Slot), u64>,
     leaders: BTreeMap<Ballot, u16>,
@@ -146,14 +148,23 @@ impl Checks {
     }
 
     /// A monitor has come to a state.
-    pub fn monitor_state(&mut self, mon: u16, state: &ClusterState) -> Result<(), String> {
+    pub fn monitor_state(&mut self, mon: u16, state: &ClusterState, now: Instant) -> Result<(), String> {
         let (version, hash) = (state.version(), state.hash());
         if *self.states.entry(version).or_insert(hash) != hash {
             return Err(format!("mon.{mon} differs from the others at version {version}"));
         }
         let map = state.osd_map();
+        if !self.maps.contains_key(&map.epoch)
+            && let Some((addr, _)) =
+                self.shut_out.iter().find(|(addr, end)| **end > now && !map.blocklist.contains_key(addr))
+        {
+            return Err(format!("{addr} is let in early, by the map of {}", map.epoch));
+        }
         for addr in map.blocklist.keys() {
             self.blocked.entry(*addr).or_insert(map.epoch);
+            // The leader's clock may be a little fast.
+            let for_ms = state.block(addr).map_or(0, |block| block.for_ms / 100 * 99);
+            self.shut_out.entry(*addr).or_insert(now.plus_ms(for_ms));
         }
         let known = self.maps.entry(map.epoch).or_insert_with(|| map.clone());
         if known != map {

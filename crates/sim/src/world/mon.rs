@@ -361,13 +361,14 @@ impl World {
     }
 
     fn check_mon(&mut self, n: u16) {
+        let now = self.now();
         let Some(mon) = self.mons.get_mut(&n) else { return };
         let Some(state) = mon.monitor.as_ref().and_then(Monitor::state) else { return };
         if mon.seen == Some(state.version()) {
             return;
         }
         mon.seen = Some(state.version());
-        if let Err(why) = self.checks.monitor_state(n, state) {
+        if let Err(why) = self.checks.monitor_state(n, state, now) {
             self.fail(Kind::Safety, why);
         }
     }
