@@ -248,7 +248,7 @@ pub fn draw(seed: u64, profile: Profile, shape: &Shape) -> Vec<Planned> {
         Profile::Monitors => rng.between(60, 150),
         Profile::Light => rng.between(6, 20),
         Profile::Heavy => rng.between(15, 60),
-        Profile::Images => rng.between(6, 20),
+        Profile::Images | Profile::Full => rng.between(6, 20),
     };
     let count = (per_minute * shape.busy_ms).div_ceil(60_000);
     let mut plan: Vec<Planned> = (0..count)
@@ -299,6 +299,7 @@ fn draw_step(rng: &mut Rng, profile: Profile, shape: &Shape) -> Step {
         Profile::Narrow => return draw_narrow(rng, shape, osd, process, for_ms),
         Profile::Monitors => return monitors::draw_all(rng, shape, for_ms),
         Profile::Images => return draw_images(rng, shape, process, for_ms),
+        Profile::Full => return draw_full(rng, shape, osd, process, for_ms),
         Profile::Light | Profile::Heavy => {}
     }
     match rng.below(if profile == Profile::Light { 90 } else { 124 }) {
@@ -403,6 +404,30 @@ fn draw_images(rng: &mut Rng, shape: &Shape, process: Proc, for_ms: u64) -> Step
         90..=93 => Step::PowerOff { hosts: hosts(&|_| true), down_ms: for_ms.min(5_000) },
         94..=96 => Step::CutPrimary { from: Side::Osds, for_ms },
         _ => Step::Operator(Deed::Block(number)),
+    }
+}
+
+/// What makes copies catch up, or writes break off.
+fn draw_full(rng: &mut Rng, shape: &Shape, osd: OsdId, process: Proc, for_ms: u64) -> Step {
+    let host = HostId(rng.below(shape.hosts.len() as u64) as u16);
+    let for_ms = if rng.permille(300) { rng.between(6_000, 12_000) } else { for_ms };
+    match rng.below(100) {
+        0..=24 => Step::KillPrimary { down_ms: for_ms },
+        25..=44 => Step::Kill { process, down_ms: for_ms },
+        45..=54 => Step::PowerOff {
+            hosts: shape.hosts.iter().map(|host| host.id).collect(),
+            down_ms: for_ms.min(5_000),
+        },
+        55..=64 => Step::PowerOff { hosts: vec![host], down_ms: for_ms },
+        65..=74 => {
+            let sides = [Side::Clients, Side::Monitors, Side::Osds, Side::Everyone];
+            Step::CutPrimary { from: sides[rng.below(4) as usize], for_ms }
+        }
+        75..=82 => Step::Pause { process, for_ms },
+        83..=88 => Step::Rough { host, weather: draw_weather(rng), for_ms },
+        89..=92 => Step::Disk { osd, fault: DiskFault::Slow(rng.between(2_000, 60_000)) },
+        93..=96 => Step::Operator(Deed::Replace(osd)),
+        _ => Step::Operator(Deed::Down(osd)),
     }
 }
 

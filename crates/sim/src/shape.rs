@@ -24,6 +24,14 @@ pub enum Profile {
     Heavy,
     /// Images under the exclusive lock, and faults that nearly all meet the clients that use them.
     Images,
+    /// Stores that are too small for what clients write, and faults that make copies catch up in what room is left.
+    Full,
+}
+
+impl Profile {
+    /// All.
+    pub const ALL: [Profile; 6] =
+        [Profile::Narrow, Profile::Monitors, Profile::Light, Profile::Heavy, Profile::Images, Profile::Full];
 }
 
 impl std::str::FromStr for Profile {
@@ -36,8 +44,9 @@ impl std::str::FromStr for Profile {
             "light" => Ok(Profile::Light),
             "heavy" => Ok(Profile::Heavy),
             "images" => Ok(Profile::Images),
+            "full" => Ok(Profile::Full),
             _ => Err(format!(
-                "there is no profile {text}; there are narrow, monitors, light, heavy and images"
+                "there is no profile {text}; there are narrow, monitors, light, heavy, images and full"
             )),
         }
     }
@@ -51,6 +60,7 @@ impl std::fmt::Display for Profile {
             Profile::Light => "light",
             Profile::Heavy => "heavy",
             Profile::Images => "images",
+            Profile::Full => "full",
         })
     }
 }
@@ -111,6 +121,8 @@ impl Shape {
             Profile::Narrow => ([1, 3, 3][rng.below(3) as usize], rng.between(3, 4)),
             Profile::Monitors => ([2, 3, 3, 4, 5, 5][rng.below(6) as usize], 3),
             Profile::Light | Profile::Images => ([1, 3][rng.below(2) as usize], rng.between(3, 4)),
+            // As many stores as copies: they fill alike.
+            Profile::Full => ([1, 3][rng.below(2) as usize], 3),
             Profile::Heavy => ([1, 2, 3, 3, 3, 4, 5][rng.below(7) as usize], rng.between(3, 12)),
         };
         // More OSDs than hosts: some hosts have two or three.
@@ -170,8 +182,29 @@ impl Shape {
                 busy_ms: rng.between(12_000, 20_000),
             };
         }
+        if profile == Profile::Full {
+            let data_bytes = rng.between(4, 8) << 20;
+            let draw = rng.below(3) as usize;
+            return Shape {
+                hosts,
+                mons: mons as u16,
+                osds: osds as u16,
+                size: 3,
+                min_size: 2,
+                pg_num: [1, 2, 4][draw],
+                clients: rng.between(2, 3) as u16,
+                lockers: 0,
+                readers: 0,
+                objects: rng.between(2, 8) as u32,
+                blocks: rng.between(1, 4) as u32,
+                log_bytes: LOG_BYTES * [8, 4, 1][draw],
+                data_bytes,
+                ballast: (2 * data_bytes / BALLAST_BYTES) as u32,
+                busy_ms: rng.between(30_000, 50_000),
+            };
+        }
         let lockers = match profile {
-            Profile::Narrow | Profile::Monitors => 0,
+            Profile::Narrow | Profile::Monitors | Profile::Full => 0,
             Profile::Light | Profile::Heavy => [0, 0, 1, 2][rng.below(4) as usize],
             Profile::Images => rng.between(2, 3) as u16,
         };
@@ -227,9 +260,7 @@ mod tests {
     fn shapes_are_sound_and_differ() {
         let mut seen = std::collections::BTreeSet::new();
         for seed in 0..500 {
-            for profile in
-                [Profile::Narrow, Profile::Monitors, Profile::Light, Profile::Heavy, Profile::Images]
-            {
+            for profile in Profile::ALL {
                 let shape = Shape::draw(seed, profile);
                 assert_eq!(shape, Shape::draw(seed, profile));
                 assert_eq!(shape.hosts.iter().filter(|host| host.mon).count(), usize::from(shape.mons));
