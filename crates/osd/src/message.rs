@@ -293,6 +293,7 @@ fn sample_group_message() -> GroupMessage {
         entries: vec![entry],
         payload: Some(payload),
         trim_to: version(2),
+        committed_to: version(6),
     };
     let pgid = PgId { pool: cairn_types::PoolId(3), seed: 0x18 };
     GroupMessage { seq: 17, pgid, message: Message { epoch: Epoch(9), body } }
@@ -328,7 +329,7 @@ cairn_wire::kinds! {
     96 PeerHello, version 1, oldest 1, "peer-hello",
         sample PeerHello { link: 2, from: sample_addr(6801, 11), to: sample_addr(6803, 12) };
     97 PeerWelcome, version 1, oldest 1, "peer-welcome", sample PeerWelcome { client: 5, recovery: 6 };
-    98 GroupMessage, version 1, oldest 1, "group-message", sample sample_group_message();
+    98 GroupMessage, version 2, oldest 2, "group-message", sample sample_group_message();
     99 PeerAck, version 1, oldest 1, "peer-ack", sample PeerAck { client: 7, recovery: 8 };
     120 Report, version 1, oldest 1, "osd-report", sample Report(sample_report());
 }

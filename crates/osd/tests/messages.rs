@@ -44,7 +44,7 @@ fn group(body: Body) -> PeerMessage {
 }
 
 fn rep_op(follows: u64, entries: Vec<LogEntry>, payload: Option<Blob>) -> PeerMessage {
-    group(Body::RepOp { follows: v(follows), entries, payload, trim_to: v(0) })
+    group(Body::RepOp { follows: v(follows), entries, payload, trim_to: v(0), committed_to: v(0) })
 }
 
 fn refusal(lane: Lane, message: PeerMessage) -> String {

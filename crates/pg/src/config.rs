@@ -92,4 +92,8 @@ pub enum Canary {
     ActivateWithoutUpThru,
     /// A new primary does not wait out the leases of others.
     IgnorePriorLease,
+    /// Take the oldest log of the newest activation, whatever was committed and whoever has more.
+    TakeOldestLog,
+    /// Take a log that ends before what is known to be committed.
+    IgnoreCommittedTo,
 }

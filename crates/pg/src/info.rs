@@ -41,6 +41,9 @@ pub struct PgInfo {
     pub log_tail: Version,
     /// Newest activation this copy has durably taken part in.
     pub last_epoch_started: Epoch,
+    /// Every change up to this one was durable on the whole acting set, as far as this copy was told: it may have been
+    /// acknowledged, and a log of the same activation that ends before it has lost something.
+    pub committed_to: Version,
     /// How far through the objects this copy is meant to have them.
     pub last_backfill: Position,
     /// Newest epoch when this OSD's disk was made: it cannot vouch for anything older.
@@ -59,6 +62,7 @@ impl PgInfo {
             last_complete: Version::ZERO,
             log_tail: Version::ZERO,
             last_epoch_started: Epoch(0),
+            committed_to: Version::ZERO,
             last_backfill: Position::Max,
             born,
             history: History { epoch_created, ..History::default() },
@@ -68,6 +72,12 @@ impl PgInfo {
     /// Whether a backfill of this copy was begun and not finished.
     pub fn is_incomplete(&self) -> bool {
         self.last_backfill != Position::Max
+    }
+
+    /// This copy takes part in a new activation, durably: what the group has agreed on ends with its log.
+    pub(crate) fn start(&mut self, started: Epoch, head: Version) {
+        self.last_epoch_started = started;
+        self.committed_to = self.committed_to.min(head);
     }
 
     /// A version below which this copy's log certainly agrees with every later authoritative one:

@@ -401,11 +401,13 @@ impl Pg {
                 Body::Activate { history, started, segment, reset, leases } => {
                     self.on_activate(from, history, started, &segment, reset, &leases);
                 }
-                Body::Share { history } => self.on_share(&history),
+                Body::Share { history, committed_to } => self.on_share(&history, committed_to),
                 // What does not follow is a repetition, or a connection that lost something: it must
                 // not be answered for.
-                Body::RepOp { follows, entries, payload, trim_to } if follows == self.log.head() => {
-                    self.on_rep_op(from, entries, payload, trim_to);
+                Body::RepOp { follows, entries, payload, trim_to, committed_to }
+                    if follows == self.log.head() =>
+                {
+                    self.on_rep_op(from, entries, payload, trim_to, committed_to);
                 }
                 Body::Pull { object, need } => self.read_for_pull(from, object, need),
                 Body::Push { object, version, data } => self.on_push(from, object, version, data),

@@ -52,11 +52,19 @@ pub enum Body {
     },
     /// To the primary: that is durable; these objects are missing here.
     Activated { last_update: Version, missing: Vec<(ObjectKey, MissingItem)> },
-    /// Primary to all: the history moved (everyone activated, or everything is clean).
-    Share { history: History },
+    /// Primary to all: the history moved (everyone activated, or everything is clean). Everything up to `committed_to` is
+    /// durable on the whole acting set.
+    Share { history: History, committed_to: Version },
     /// Primary to the other copies: log `entries` after the one at `follows`, and apply `payload` with them unless this copy's
-    /// backfill has not come to the object. Drop log entries up to `trim_to`.
-    RepOp { follows: Version, entries: Vec<LogEntry>, payload: Option<Blob>, trim_to: Version },
+    /// backfill has not come to the object. Drop log entries up to `trim_to`. Everything up to `committed_to` is durable on the
+    /// whole acting set.
+    RepOp {
+        follows: Version,
+        entries: Vec<LogEntry>,
+        payload: Option<Blob>,
+        trim_to: Version,
+        committed_to: Version,
+    },
     /// To the primary: durable up to `version`.
     RepOpReply { version: Version },
     /// Primary to a copy that should have it: send me this version of the object.

@@ -107,6 +107,7 @@ impl Pg {
         let first = entries.first().map(|entry| entry.version).unwrap_or_default();
         let last = entries.last().map(|entry| entry.version).unwrap_or_default();
         let trim_to = self.trim_point();
+        let committed_to = self.info.committed_to;
 
         let mut waiting = SmallVec::from_iter([self.whoami]);
         let peers = self.peering.peers.iter();
@@ -117,7 +118,8 @@ impl Pg {
                 waiting.push(osd);
             }
             let payload = payload.clone().filter(|_| within);
-            self.send(osd, Body::RepOp { follows, entries: entries.clone(), payload, trim_to });
+            let entries = entries.clone();
+            self.send(osd, Body::RepOp { follows, entries, payload, trim_to, committed_to });
         }
         if self.config.canary(Bug::AckWithOneReplicaNotDurable) && waiting.len() > 1 {
             waiting.pop();
@@ -179,10 +181,12 @@ impl Pg {
         entries: Vec<LogEntry>,
         payload: Option<Blob>,
         trim_to: Version,
+        committed_to: Version,
     ) {
         if self.state != State::ReplicaActive {
             return;
         }
+        self.heard_committed(committed_to);
         let Some(version) = entries.last().map(|entry| entry.version) else { return };
         let mut draft = Draft::default();
         let reply = Body::RepOpReply { version };
@@ -206,6 +210,9 @@ impl Pg {
                 done.push(*last);
             }
         }
+        if done.is_empty() {
+            return;
+        }
         for last in done {
             let Some(InFlight { object, ops, result, .. }) = self.replication.in_flight.remove(&last) else {
                 continue;
@@ -216,5 +223,9 @@ impl Pg {
             }
             self.ops.ended_write(&object);
         }
+        self.info.committed_to = match self.replication.all_committed_before() {
+            Some(first) => self.log.before(first),
+            None => self.log.head(),
+        };
     }
 }

@@ -20,7 +20,7 @@ impl Pg {
         self.merge_heard_leases();
         self.peering.started = self.has_min_size().then(|| self.epoch());
         if let Some(started) = self.peering.started {
-            self.info.last_epoch_started = started;
+            self.info.start(started, self.log.head());
         }
         let mut draft = Draft::default();
         draft.then.push(Then::Activated);
@@ -101,7 +101,7 @@ impl Pg {
             self.merge_log(segment, &mut draft);
         }
         if let Some(started) = started {
-            self.info.last_epoch_started = started;
+            self.info.start(started, self.log.head());
         }
         let missing = self.missing.iter().map(|(object, item)| (object.clone(), *item)).collect();
         draft.then.push(Then::Send(from, Body::Activated { last_update: self.log.head(), missing }));
@@ -133,6 +133,8 @@ impl Pg {
         if let Some(started) = self.peering.started {
             self.info.history.last_epoch_started = started;
             self.lease_authority = Some(started);
+            // With fewer copies than `min_size` what they agree on commits nobody.
+            self.info.committed_to = self.log.head();
             self.persist(Draft::default());
             self.share_history();
         }
@@ -145,16 +147,25 @@ impl Pg {
 
     /// Tells all copies that take part what is now known of the group.
     pub(crate) fn share_history(&mut self) {
-        let history = self.info.history;
+        let (history, committed_to) = (self.info.history, self.info.committed_to);
         let peers: Vec<OsdId> = self.peering.peers.keys().copied().collect();
         for osd in peers {
-            self.send(osd, Body::Share { history });
+            self.send(osd, Body::Share { history, committed_to });
         }
     }
 
-    pub(crate) fn on_share(&mut self, history: &History) {
+    pub(crate) fn on_share(&mut self, history: &History, committed_to: Version) {
+        self.heard_committed(committed_to);
         if self.merge_history(history) {
             self.persist(Draft::default());
+        }
+    }
+
+    /// What a copy is told of its group, but no more than it has itself: it is stored with the next transaction, and must
+    /// not be ahead of the log that is stored with it.
+    pub(crate) fn heard_committed(&mut self, to: Version) {
+        if self.state == State::ReplicaActive {
+            self.info.committed_to = self.info.committed_to.max(to.min(self.log.head()));
         }
     }
 

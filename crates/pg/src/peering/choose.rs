@@ -1,5 +1,6 @@
 //! Choosing the authoritative log and the acting set, from infos alone.
 
+use crate::config::{Canary as Bug, Config};
 use crate::info::PgInfo;
 use crate::interval::PgMap;
 use crate::version::Version;
@@ -18,16 +19,26 @@ pub(crate) struct Choice {
     pub backfill: Vec<OsdId>,
     /// Newest activation anyone took part in.
     pub max_started: Epoch,
+    /// No log reaches as far as is known to have been committed: something acknowledged may be lost.
+    pub falls_short: bool,
+}
+
+/// How far the authoritative log reaches, of the `heads` of the logs of the newest activation, when everything up to
+/// `committed_to` is known to have been committed in it: as far as the newest log but one.
+///
+/// Every acknowledged change is in all of them, unless a disk has lost what it said it had; so any of them would do. The
+/// newest log but one is there although one disk has lost something; what it leaves out is in one store alone, and
+/// what it keeps is in two, so that no change hangs on the loss of one store. Of two logs that is the older one, which
+/// is no guard against a disk that lost something: a log that does not reach `committed_to` is not asked. When none
+/// does, the newest is the best there is.
+fn authority(mut heads: Vec<Version>, committed_to: Version) -> Option<Version> {
+    heads.sort_unstable_by_key(|head| Reverse(*head));
+    let reaching = heads.iter().filter(|head| **head >= committed_to).count();
+    heads.get(if reaching > 1 { 1 } else { 0 }).copied()
 }
 
 /// Decides; `None` when no copy took part in the newest activation and is whole.
-///
-/// Among the copies of the newest activation every acknowledged change is in *every* log, since a
-/// change is acknowledged when all have it. Any of them will do; the one with the **oldest** last
-/// update is taken, because its changes are those most likely to be in many stores. Taking the
-/// newest, a change that reached one store alone would be made part of the history, and the loss
-/// of that one store would leave its object unfound although acknowledged copies survive.
-pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap) -> Option<Choice> {
+pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap, config: &Config) -> Option<Choice> {
     let whole = |info: &&PgInfo| !info.is_incomplete();
     let started = infos.values().map(|info| info.history.last_epoch_started).max()?;
     let max_started = infos
@@ -38,12 +49,18 @@ pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap) -> Option<Ch
         .unwrap_or_default()
         .max(started);
 
-    let (&auth, auth_info) = infos
-        .iter()
-        .filter(|(_, info)| whole(info) && info.last_epoch_started >= max_started)
-        .min_by_key(|(osd, info)| {
+    // Also by those whose backfill is not over: they have no log to offer, but they have been told.
+    let newest = infos.iter().filter(|(_, info)| info.last_epoch_started >= max_started);
+    let committed_to = newest.clone().map(|(_, info)| info.committed_to).max()?;
+    let committed_to = if config.canary(Bug::IgnoreCommittedTo) { Version::ZERO } else { committed_to };
+    let candidates = newest.filter(|(_, info)| whole(info));
+    let heads: Vec<Version> = candidates.clone().map(|(_, info)| info.last_update).collect();
+    let oldest = heads.iter().min().copied();
+    let head = if config.canary(Bug::TakeOldestLog) { oldest? } else { authority(heads, committed_to)? };
+    let (&auth, auth_info) =
+        candidates.filter(|(_, info)| info.last_update == head).min_by_key(|(osd, info)| {
             let here = Reverse((map.primary == Some(**osd), map.up_primary == Some(**osd)));
-            (info.last_update, info.log_tail, here, **osd)
+            (info.log_tail, here, **osd)
         })?;
 
     // The primary: CRUSH's choice if the log can bring it up to date, else the present one (a
@@ -74,7 +91,7 @@ pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap) -> Option<Ch
             acting.push(*osd);
         }
     }
-    Some(Choice { auth, acting, backfill, max_started })
+    Some(Choice { auth, acting, backfill, max_started, falls_short: head < committed_to })
 }
 
 /// The acting set that is wanted once every member of the up set and of the acting set is whole: the up set, and
@@ -151,7 +168,7 @@ mod tests {
     }
 
     fn decide(infos: &[(i32, PgInfo)], map: &PgMap) -> Option<Choice> {
-        choose(&infos.iter().map(|(osd, info)| (OsdId(*osd), info)).collect(), map)
+        choose(&infos.iter().map(|(osd, info)| (OsdId(*osd), info)).collect(), map, &Config::default())
     }
 
     #[test]
@@ -162,9 +179,39 @@ mod tests {
     }
 
     #[test]
-    fn of_one_activation_the_oldest_last_update_wins_then_the_longer_tail() {
-        let infos = [(0, info(5, 20, 0)), (1, info(5, 19, 4)), (2, info(5, 19, 2))];
-        assert_eq!(decide(&infos, &map(&[0, 1, 2], &[0, 1, 2])).unwrap().auth, OsdId(2));
+    fn of_three_logs_the_newest_but_one_wins_of_two_the_older_then_the_longer_tail() {
+        let map = map(&[0, 1, 2], &[0, 1, 2]);
+        let decide = |infos: &[(i32, PgInfo)]| decide(infos, &map).unwrap().auth;
+        // What one store has alone goes; what two have stays, whoever lacks it.
+        assert_eq!(decide(&[(0, info(5, 21, 0)), (1, info(5, 20, 4)), (2, info(5, 20, 2))]), OsdId(2));
+        assert_eq!(decide(&[(0, info(5, 21, 4)), (1, info(5, 21, 2)), (2, info(5, 3, 0))]), OsdId(1));
+        assert_eq!(decide(&[(0, info(5, 21, 0)), (1, info(5, 20, 0)), (2, info(5, 19, 0))]), OsdId(1));
+        assert_eq!(decide(&[(0, info(5, 21, 0)), (1, info(5, 20, 0))]), OsdId(1));
+        assert_eq!(decide(&[(0, info(5, 21, 0)), (1, info(4, 20, 0))]), OsdId(0));
+    }
+
+    #[test]
+    fn a_log_that_ends_before_what_was_committed_is_not_taken() {
+        let map = map(&[0, 1, 2], &[0, 1, 2]);
+        let told = |info: PgInfo, epoch, version| PgInfo {
+            committed_to: Version { epoch: Epoch(epoch), version },
+            ..info
+        };
+        let choice = |infos: &[(i32, PgInfo)]| {
+            let choice = decide(infos, &map).unwrap();
+            (choice.auth, choice.falls_short)
+        };
+        // Of two, the one that lost something; of three, two that did.
+        assert_eq!(choice(&[(0, info(5, 12, 0)), (1, told(info(5, 20, 0), 5, 19))]), (OsdId(1), false));
+        assert_eq!(choice(&[(0, info(5, 19, 0)), (1, told(info(5, 20, 0), 5, 19))]), (OsdId(0), false));
+        let two_lie = [(0, info(5, 12, 0)), (1, info(5, 11, 0)), (2, told(info(5, 20, 0), 5, 19))];
+        assert_eq!(choice(&two_lie), (OsdId(2), false));
+        // What an older activation committed is in every log of a newer one, or was given up with it.
+        assert_eq!(choice(&[(0, told(info(4, 20, 0), 4, 19)), (1, info(5, 12, 0))]), (OsdId(1), false));
+        // One whose backfill is not over knows, and has no log to offer.
+        let mut half = told(info(5, 20, 0), 5, 19);
+        half.last_backfill = Position::Min;
+        assert_eq!(choice(&[(0, info(5, 11, 0)), (1, info(5, 12, 0)), (2, half)]), (OsdId(1), true));
     }
 
     #[test]

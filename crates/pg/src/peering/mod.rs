@@ -21,7 +21,7 @@ use crate::{Draft, Pg, StoreChange};
 use cairn_types::{Epoch, OsdId};
 pub(crate) use choose::unsettled;
 use choose::{Choice, choose, same_members};
-use prior::{PriorSet, without_witness};
+use prior::{PriorSet, awaits_someone, without_witness};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the primary knows in this interval.
@@ -257,8 +257,10 @@ impl Pg {
         let started = self.info.history.last_epoch_started;
         let choice = match without_witness(&self.past, started, map, &infos) {
             Some(_) => None,
-            None => choose(&infos, map),
+            None => choose(&infos, map, &self.config),
         };
+        // What nobody here has may be on a disk that is down; when there is none left to wait for, it is gone.
+        let choice = choice.filter(|choice| !choice.falls_short || !awaits_someone(&self.past, started, map));
         let Some(choice) = choice else {
             self.set_state(State::Incomplete);
             return;

@@ -62,6 +62,12 @@ pub(crate) fn without_witness<'a>(
     })
 }
 
+/// Whether a member of one of those intervals is down and its disk not known to be gone.
+pub(crate) fn awaits_someone(past: &PastIntervals, started: Epoch, map: &PgMap) -> bool {
+    relevant(past, started)
+        .any(|interval| interval.acting.iter().any(|osd| !map.osd(*osd).up && !is_lost(map, *osd, interval)))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -126,8 +132,11 @@ mod tests {
 
     #[test]
     fn a_member_that_is_down_is_waited_for_although_another_is_lost() {
-        let map = map(&[(0, true, 0), (1, false, 7), (2, false, 0)]);
-        let prior = PriorSet::build(&past(), Epoch(0), &map, OsdId(0));
+        let waits = map(&[(0, true, 0), (1, false, 7), (2, false, 0)]);
+        let prior = PriorSet::build(&past(), Epoch(0), &waits, OsdId(0));
         assert_eq!(prior.blocked_by, BTreeSet::from([OsdId(2)]));
+        assert!(awaits_someone(&past(), Epoch(0), &waits));
+        let given_up = map(&[(0, true, 0), (1, true, 0), (2, false, 9)]);
+        assert!(!awaits_someone(&past(), Epoch(0), &given_up));
     }
 }

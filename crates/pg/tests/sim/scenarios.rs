@@ -1,15 +1,19 @@
 //! What happens to a group, told one story at a time.
 
 use crate::checker::Action;
-use crate::world::{MS, Setup, World, sim_config};
-use cairn_pg::{Config, Position, State};
+use crate::world::{MS, Setup, Violation, World, sim_config};
+use cairn_pg::{Canary, Config, Position, State};
 use cairn_types::OsdId;
 
 const SECOND: u64 = 1_000 * MS;
 
 /// A clean group of three copies on `osds` OSDs.
 fn cluster(osds: usize, config: Config) -> World {
-    let setup = Setup { osds, size: 3, min_size: 2, objects: 8, clients: 2, config };
+    cluster_of(osds, 3, config)
+}
+
+fn cluster_of(osds: usize, size: usize, config: Config) -> World {
+    let setup = Setup { osds, size, min_size: 2, objects: 8, clients: 2, config };
     let mut world = World::new(7, setup);
     assert!(world.run_while(5 * SECOND, World::is_clean), "{}", world.state());
     world
@@ -174,6 +178,68 @@ fn a_change_that_reached_one_store_alone_dies_with_it() {
     let value = done(&mut world, 0, Action::Read);
     assert!(value == [1] || value == [1, 2], "{value:?}");
     becomes_clean(&mut world);
+}
+
+#[test]
+fn a_change_that_two_of_three_stores_have_outlives_the_third() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    let third = replicas(&world)[1];
+    world.isolate(third);
+    let stored =
+        |world: &World, osd: OsdId| world.nodes[&osd].store.durable.meta.as_ref().map(|meta| meta.log.head());
+    let before = stored(&world, third);
+    let others: Vec<OsdId> = world.nodes.keys().copied().filter(|osd| *osd != third).collect();
+    world.request(1, 0, Action::Append(2));
+    while others.iter().any(|osd| stored(&world, *osd) == before) {
+        world.run_until(world.now + MS / 5);
+    }
+    for osd in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.crash(osd, 10);
+        world.heal(osd);
+        world.restart(osd);
+    }
+    // They agree; that moment the store that has it not is lost.
+    while !world.state().starts_with("active") {
+        assert!(world.now < 60 * SECOND, "{}", world.state());
+        world.run_until(world.now + MS / 5);
+    }
+    world.wipe(third);
+    assert_eq!(done(&mut world, 0, Action::Read), [1, 2]);
+    becomes_clean(&mut world);
+}
+
+/// One of `size` stores comes back as it was some changes ago, after the power was off everywhere.
+fn a_store_forgets(size: usize, canary: Option<Canary>) -> Result<(), Violation> {
+    let mut world = cluster_of(size, size, Config { canary, ..sim_config() });
+    done(&mut world, 0, Action::Set(1));
+    world.run_until(world.now + SECOND);
+    let all: Vec<OsdId> = world.nodes.keys().copied().collect();
+    let liar = primary(&world);
+    let then = world.nodes[&liar].store.durable.clone();
+    for value in 2..6 {
+        done(&mut world, value as usize % 2, Action::Set(value));
+    }
+    for osd in &all {
+        world.crash(*osd, 10);
+    }
+    let store = &mut world.nodes.get_mut(&liar).expect("a node").store;
+    (store.durable, store.view) = (then.clone(), then);
+    for osd in &all {
+        world.restart(*osd);
+    }
+    world.settle()
+}
+
+#[test]
+fn a_store_that_forgets_what_it_acknowledged_is_not_followed() {
+    for size in [3, 2] {
+        assert_eq!(a_store_forgets(size, None), Ok(()), "{size} copies");
+        assert!(a_store_forgets(size, Some(Canary::TakeOldestLog)).is_err(), "{size} copies");
+    }
+    // Of two copies, what each has been told of the group's commits decides; of three, the other two.
+    assert!(a_store_forgets(2, Some(Canary::IgnoreCommittedTo)).is_err());
+    assert_eq!(a_store_forgets(3, Some(Canary::IgnoreCommittedTo)), Ok(()));
 }
 
 #[test]
