@@ -19,6 +19,9 @@ pub struct Config {
     /// Bytes of the log, whoever needs it: a whole log has to fit into one message of 4 MiB, however long the names
     /// are, also one that was put together from two.
     pub log_bytes_max: usize,
+    /// Bytes of log entries that one transaction stores at most when a copy takes over a log, which may be longer: the store bounds a
+    /// transaction. As much again comes with them for what is missing.
+    pub log_step_bytes: usize,
     /// Operations admitted to this group and not answered, before the answer is [`crate::Reply::Busy`].
     pub max_ops: usize,
     /// Objects recovered at once, beyond those an operation waits for. Few: all groups of an OSD recover at the same time,
@@ -41,6 +44,7 @@ impl Default for Config {
             log_min_entries: 3_000,
             log_max_entries: 10_000,
             log_bytes_max: 3 << 19,
+            log_step_bytes: 1 << 20,
             max_ops: 1_024,
             recovery_limit: 2,
             backfill_chunk: 32,

@@ -174,9 +174,10 @@ impl Pg {
         self.past.current.as_ref().map_or(self.info.history.epoch_created, |current| current.first)
     }
 
-    /// Changes how long the log may be, as the store's room asks: takes effect with the next change.
-    pub fn bound_log(&mut self, min_entries: usize, max_entries: usize, bytes_max: usize) {
-        self.config.log_bytes_max = bytes_max;
+    /// Changes how long the log may be, and how much of it goes into one transaction, as the store's room asks: takes effect with
+    /// the next change.
+    pub fn bound_log(&mut self, min_entries: usize, max_entries: usize, step_bytes: usize) {
+        self.config.log_step_bytes = step_bytes;
         self.config.log_min_entries = min_entries;
         self.config.log_max_entries = max_entries;
     }

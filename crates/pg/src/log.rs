@@ -6,6 +6,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
+/// Most entries that one transaction drops. There are more than a few only when the log was long for a copy that was behind.
+pub(crate) const TRIM_STEP: usize = 256;
+
 /// Names one request of one client, for ever.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RequestId {
@@ -92,6 +95,50 @@ pub(crate) struct Merge {
     pub tail: Version,
 }
 
+/// Cuts entries into pieces of at most so many bytes, and at least one entry.
+pub(crate) fn in_steps(entries: Vec<LogEntry>, bytes: usize) -> Vec<Vec<LogEntry>> {
+    let mut steps: Vec<Vec<LogEntry>> = Vec::new();
+    let mut last_bytes = 0;
+    for entry in entries {
+        last_bytes += entry.weight_bytes();
+        match steps.last_mut() {
+            Some(step) if last_bytes <= bytes => step.push(entry),
+            _ => {
+                last_bytes = entry.weight_bytes();
+                steps.push(vec![entry]);
+            }
+        }
+    }
+    steps
+}
+
+impl Merge {
+    /// The same in steps, each of which leaves a log without a hole: what is cut off and the first of what is added, the rest
+    /// of that, then what goes before the tail, newest first.
+    ///
+    /// A copy that is stopped in between has a log that ends, or begins, too early. It has not taken part in the activation that
+    /// the log is of, and where it took part in the one before, its own log was no longer than this one.
+    pub fn in_steps(self, bytes: usize) -> Vec<Merge> {
+        let Merge { rewind_to, divergent, added, older, tail } = self;
+        let mut added = in_steps(added, bytes).into_iter();
+        let first =
+            Merge { rewind_to, divergent, added: added.next().unwrap_or_default(), ..Merge::default() };
+        let mut steps = vec![first];
+        steps.extend(added.map(|added| Merge { added, ..Merge::default() }));
+        let mut tails = tail;
+        let mut older: Vec<Merge> = in_steps(older, bytes)
+            .into_iter()
+            .map(|older| {
+                let next = older.last().map_or(tails, |entry| entry.version);
+                Merge { tail: std::mem::replace(&mut tails, next), older, ..Merge::default() }
+            })
+            .collect();
+        older.reverse();
+        steps.extend(older);
+        steps
+    }
+}
+
 impl PgLog {
     /// A log from its parts, as read from the store.
     pub fn from_parts(tail: Version, entries: impl IntoIterator<Item = LogEntry>) -> PgLog {
@@ -167,11 +214,11 @@ impl PgLog {
         self.entries.push_back(entry);
     }
 
-    /// Newest entry to drop so that at most `entries` of at most `bytes` together stay.
+    /// Newest entry to drop so that at most `entries` of at most `bytes` together stay, or on the way there.
     pub(crate) fn excess(&self, entries: usize, bytes: usize) -> Option<Version> {
         let (mut left, mut left_bytes) = (self.entries.len(), self.weight_bytes);
         let mut last = None;
-        for entry in &self.entries {
+        for entry in self.entries.iter().take(TRIM_STEP) {
             if left <= entries && left_bytes <= bytes {
                 break;
             }
@@ -283,7 +330,9 @@ impl PgLog {
     }
 
     pub(crate) fn apply_merge(&mut self, merge: &Merge) {
-        self.rewind(merge.rewind_to);
+        if !merge.divergent.is_empty() {
+            self.rewind(merge.rewind_to);
+        }
         if !merge.older.is_empty() {
             self.prepend(merge.tail, merge.older.clone());
         }
@@ -458,6 +507,41 @@ mod tests {
         let mut merged = mine;
         merged.apply_merge(&merge);
         assert_eq!(merged, auth);
+    }
+
+    #[test]
+    fn a_log_taken_over_in_steps_is_the_one_taken_over_at_once() {
+        let all: Vec<LogEntry> =
+            (1..=20).map(|n| entry("a", v(1, n), v(1, n - 1), EntryKind::Modify)).collect();
+        let auth = log(&all);
+        for (from, to) in [(0, 20), (8, 12), (19, 20), (0, 0), (5, 5)] {
+            let tail = if from == 0 { Version::ZERO } else { v(1, from as u64) };
+            let mut mine = PgLog::from_parts(tail, all[from..to].to_vec());
+            if to < 20 {
+                let prior = if to > 0 { v(1, to as u64) } else { Version::ZERO };
+                mine.append(entry("a", v(1, 900), prior, EntryKind::Modify));
+            }
+            let merge = mine.plan_merge(&auth.segment(Version::ZERO));
+            for bytes in [1, 200, 1 << 20] {
+                let (mut merged, mut missing) = (mine.clone(), MissingSet::default());
+                for step in merge.clone().in_steps(bytes) {
+                    merged.apply_merge(&step);
+                    for (object, fate) in object_fates(&step, &merged, &missing, &Position::Max) {
+                        match fate {
+                            ObjectFate::Missing(item) => missing.insert(object, item),
+                            ObjectFate::Present | ObjectFate::Remove => drop(missing.remove(&object)),
+                        }
+                    }
+                    let versions: Vec<Version> = merged.iter().map(|entry| entry.version).collect();
+                    assert!(
+                        versions.is_sorted() && versions.first().is_none_or(|first| *first > merged.tail())
+                    );
+                }
+                assert_eq!(merged, auth, "from {from} to {to}, {bytes} bytes at a time");
+                let want = if to < 20 { Some(v(1, 20)) } else { None };
+                assert_eq!(missing.get(&object("a")).map(|item| item.need), want);
+            }
+        }
     }
 
     #[test]

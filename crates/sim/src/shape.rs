@@ -103,7 +103,7 @@ pub struct Shape {
     pub objects: u32,
     /// 4 KiB blocks of an object.
     pub blocks: u32,
-    /// Bytes of a store's log. They bound the logs of groups, and with them how late a resend is known as one.
+    /// Bytes of a store's log.
     pub log_bytes: u64,
     /// Bytes of a store for data.
     pub data_bytes: u64,
@@ -224,8 +224,8 @@ impl Shape {
             readers: 0,
             objects: rng.between(2, 12) as u32,
             blocks: rng.between(1, 4) as u32,
-            // The fewer the groups, the more of what happens is in the log of each, and the more has to be remembered.
-            log_bytes: LOG_BYTES * [8, 4, 1, 1][draw],
+            // With few groups the log of each is long for a store with a short one.
+            log_bytes: if draw < 2 { LOG_BYTES << Rng::fork(seed, "log").below(4) } else { LOG_BYTES },
             data_bytes: DATA_BYTES,
             ballast: 0,
             busy_ms: match profile {

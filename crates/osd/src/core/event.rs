@@ -30,8 +30,8 @@ pub struct Usage {
     pub used_bytes: u64,
     /// Log entries that all groups together may keep: what its index has room for.
     pub log_entries_max: u64,
-    /// Most bytes of one group's log: a new copy stores all of it in one transaction.
-    pub log_bytes_max: u64,
+    /// Most bytes of a group's log that one transaction stores.
+    pub log_step_bytes: u64,
 }
 
 /// What a start begins with: what the store has, and where this run is reached.

@@ -127,8 +127,8 @@ impl Osd {
         let Config { pg: wanted, log_entries_least, .. } = self.config;
         let share = self.fullness.usage().log_entries_max / (self.groups.len() as u64).max(1);
         let share = usize::try_from(share).unwrap_or(usize::MAX).max(log_entries_least);
-        let bytes = usize::try_from(self.fullness.usage().log_bytes_max).unwrap_or(usize::MAX);
-        let bytes = wanted.log_bytes_max.min(bytes);
+        let bytes = usize::try_from(self.fullness.usage().log_step_bytes).unwrap_or(usize::MAX);
+        let bytes = wanted.log_step_bytes.min(bytes);
         let bounds = (wanted.log_min_entries.min(share), wanted.log_max_entries.min(share), bytes);
         if self.log_bounds != bounds {
             self.log_bounds = bounds;
@@ -138,8 +138,8 @@ impl Osd {
 
     /// Settings of a group that begins now.
     fn group_config(&self) -> cairn_pg::Config {
-        let (log_min_entries, log_max_entries, log_bytes_max) = self.log_bounds;
-        cairn_pg::Config { log_min_entries, log_max_entries, log_bytes_max, ..self.config.pg }
+        let (log_min_entries, log_max_entries, log_step_bytes) = self.log_bounds;
+        cairn_pg::Config { log_min_entries, log_max_entries, log_step_bytes, ..self.config.pg }
     }
 
     /// Whatever is due.

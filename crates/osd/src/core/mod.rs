@@ -168,7 +168,7 @@ impl Osd {
             placed: None,
             places: Places::new(),
             groups: BTreeMap::new(),
-            log_bounds: (config.log_entries_least, config.log_entries_least, config.pg.log_bytes_max),
+            log_bounds: (config.log_entries_least, config.log_entries_least, config.pg.log_step_bytes),
             removing: removing.into_iter().collect(),
             todo: VecDeque::new(),
             group_effects: Vec::new(),

@@ -3,7 +3,7 @@
 use crate::core::{Query, QueryAnswer, QueryToken, Superblock, Usage};
 use crate::object::BadChange;
 use crate::persist::{
-    Answering, GroupWriter, MapsKept, Reading, Step, begin_removal, log_bytes_max, maps_transaction,
+    Answering, GroupWriter, MapsKept, Reading, Step, begin_removal, log_step_bytes, maps_transaction,
     superblock_op, sweep,
 };
 use cairn_pg::{PersistToken, PersistedPg, PgTransaction};
@@ -105,7 +105,7 @@ pub fn usage_of(usage: &cairn_store::Usage) -> Usage {
         total_bytes: usage.data_bytes,
         used_bytes,
         log_entries_max: index_bytes / 100 * LOGS_SHARE_PERCENT / LOG_ENTRY_BYTES,
-        log_bytes_max: log_bytes_max(usage.log_bytes),
+        log_step_bytes: log_step_bytes(usage.log_bytes),
     }
 }
 

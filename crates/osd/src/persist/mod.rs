@@ -17,7 +17,7 @@ mod tests;
 
 pub use answer::{Answering, Reading, Step, sweep};
 pub use form::FormError;
-pub use group::{GroupWriter, LoadedGroup, begin_removal, load_group, log_bytes_max, meta_object};
+pub use group::{GroupWriter, LoadedGroup, begin_removal, load_group, log_step_bytes, meta_object};
 pub use host::{
     HOST, Host, KEEP_MAPS_STEP, MapsKept, create_host, load_host, maps_transaction, superblock_op,
 };

@@ -316,7 +316,7 @@ impl World {
                 total_bytes: 1 << 40,
                 used_bytes: 1 << 30,
                 log_entries_max: self.log_entries_max,
-                log_bytes_max: 1 << 30,
+                log_step_bytes: 1 << 30,
             },
         };
         let core = Osd::new(now, setup, config).expect("stored maps are good");

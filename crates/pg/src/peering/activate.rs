@@ -5,7 +5,7 @@ use crate::config::Canary as Bug;
 use crate::effect::Effect;
 use crate::event::Timer;
 use crate::info::History;
-use crate::log::{LogSegment, PgLog};
+use crate::log::LogSegment;
 use crate::message::{Body, LeaseBound};
 use crate::missing::{MissingItem, MissingSet};
 use crate::state::State;
@@ -89,17 +89,7 @@ impl Pg {
             self.leases.promise(bound.holder, self.now.plus_ms(bound.remaining_ms));
         }
         self.merge_history(&history);
-        let mut draft = Draft::default();
-        if reset {
-            self.log = PgLog::from_parts(segment.tail, segment.entries.iter().cloned());
-            self.missing = MissingSet::default();
-            self.info.last_backfill = Position::Min;
-            draft.log.reset_to = Some(segment.tail);
-            draft.log.append = segment.entries.clone();
-            draft.clear_missing = true;
-        } else {
-            self.merge_log(segment, &mut draft);
-        }
+        let mut draft = if reset { self.replace_log(segment) } else { self.merge_log(segment) };
         if let Some(started) = started {
             self.info.start(started, self.log.head());
         }

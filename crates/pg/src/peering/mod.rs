@@ -8,15 +8,15 @@ mod choose;
 mod prior;
 
 use crate::config::Canary as Bug;
-use crate::effect::{Effect, MonitorRequest};
+use crate::effect::{Effect, LogChange, MonitorRequest};
 use crate::event::Timer;
 use crate::info::PgInfo;
 use crate::interval::PgMap;
-use crate::log::{LogSegment, ObjectFate, object_fates};
+use crate::log::{LogSegment, Merge, ObjectFate, PgLog, TRIM_STEP, in_steps, object_fates};
 use crate::message::{Body, LeaseBound};
 use crate::missing::MissingSet;
 use crate::state::State;
-use crate::version::{Position, Time};
+use crate::version::{ObjectKey, Position, Time};
 use crate::{Draft, Pg, StoreChange};
 use cairn_types::{Epoch, OsdId};
 pub(crate) use choose::unsettled;
@@ -299,19 +299,31 @@ impl Pg {
             self.set_state(State::Incomplete);
             return;
         }
-        let mut draft = Draft::default();
-        self.merge_log(segment, &mut draft);
+        let draft = self.merge_log(segment);
         self.persist(draft);
         self.wait_up_thru();
     }
 
-    /// Makes this log equal to the authoritative one and the missing set fit it.
-    pub(crate) fn merge_log(&mut self, segment: &LogSegment, draft: &mut Draft) {
+    /// Makes this log equal to the authoritative one and the missing set fit it, in as many transactions as the store needs
+    /// for it: the last one is returned.
+    pub(crate) fn merge_log(&mut self, segment: &LogSegment) -> Draft {
         let merge = self.log.plan_merge(segment);
+        let divergent: BTreeSet<_> = merge.divergent.iter().map(|entry| entry.object.clone()).collect();
+        let mut draft = Draft::default();
+        for (n, step) in merge.in_steps(self.config.log_step_bytes).into_iter().enumerate() {
+            if n > 0 {
+                self.persist(std::mem::take(&mut draft));
+            }
+            self.merge_step(step, &divergent, &mut draft);
+        }
+        draft
+    }
+
+    fn merge_step(&mut self, merge: Merge, divergent: &BTreeSet<ObjectKey>, draft: &mut Draft) {
         self.log.apply_merge(&merge);
         let mut fates = object_fates(&merge, &self.log, &self.missing, &self.info.last_backfill);
         if self.config.canary(Bug::SkipDivergentRollback) {
-            fates.retain(|object, _| !merge.divergent.iter().any(|entry| entry.object == *object));
+            fates.retain(|object, _| !divergent.contains(object));
         }
         for (object, fate) in fates {
             let item = match fate {
@@ -330,6 +342,30 @@ impl Pg {
         draft.log.rewind_to = (!merge.divergent.is_empty()).then_some(merge.rewind_to);
         draft.log.prepend = (!merge.older.is_empty()).then_some((merge.tail, merge.older));
         draft.log.append = merge.added;
+    }
+
+    /// Throws this log away for the authoritative one, as [`Pg::merge_log`] does: the entries it has go a few at a time, too.
+    pub(crate) fn replace_log(&mut self, segment: &LogSegment) -> Draft {
+        while self.log.len() > TRIM_STEP {
+            let Some(to) = self.log.excess(0, 0) else { break };
+            self.log.trim(to);
+            let log = LogChange { trim_to: Some(to), ..LogChange::default() };
+            self.persist(Draft { log, ..Draft::default() });
+        }
+        self.log = PgLog::from_parts(segment.tail, []);
+        self.missing = MissingSet::default();
+        self.info.last_backfill = Position::Min;
+        let mut draft = Draft { clear_missing: true, ..Draft::default() };
+        draft.log.reset_to = Some(segment.tail);
+        for (n, step) in in_steps(segment.entries.clone(), self.config.log_step_bytes).into_iter().enumerate()
+        {
+            if n > 0 {
+                self.persist(std::mem::take(&mut draft));
+            }
+            step.iter().for_each(|entry| self.log.append(entry.clone()));
+            draft.log.append = step;
+        }
+        draft
     }
 
     /// A later interval must be able to see in the map that this one may have gone active.

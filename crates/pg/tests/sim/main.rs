@@ -38,6 +38,9 @@ fn run(seed: u64, canary: Option<Canary>) -> Result<Report, Violation> {
         // Shorter than a cut takes to be noticed, and longer.
         config: Config { canary, lease_ms: if rng.one_in(2) { 150 } else { 900 }, ..sim_config() },
     };
+    // A log is taken over one by one, a few at once, or as it is.
+    let log_step_bytes = [1, 400, 1 << 20][rng.below(3) as usize];
+    let setup = Setup { config: Config { log_step_bytes, ..setup.config }, ..setup };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, setup);
         world.start_clients();

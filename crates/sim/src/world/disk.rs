@@ -10,7 +10,7 @@ use cairn_osd::core::{Event as OsdEvent, Query, QueryToken, Superblock, Usage};
 use cairn_osd::object::BadChange;
 use cairn_osd::persist::{
     Answering, GroupWriter, Host, MapsKept, PersistError, Reading, Step, begin_removal, create_host,
-    load_host, log_bytes_max, maps_transaction, superblock_op, sweep,
+    load_host, log_step_bytes, maps_transaction, superblock_op, sweep,
 };
 use cairn_pg::{PersistToken, PgTransaction};
 use cairn_store::device::Wait;
@@ -221,8 +221,8 @@ impl Disk {
     pub fn usage(&self) -> Option<Usage> {
         let usage = self.engine.as_ref()?.usage();
         let (total_bytes, used_bytes) = (usage.data_bytes, usage.used_bytes);
-        let log_bytes_max = log_bytes_max(usage.log_bytes);
-        Some(Usage { total_bytes, used_bytes, log_entries_max: LOG_ENTRIES_MAX, log_bytes_max })
+        let log_step_bytes = log_step_bytes(usage.log_bytes);
+        Some(Usage { total_bytes, used_bytes, log_entries_max: LOG_ENTRIES_MAX, log_step_bytes })
     }
 
     pub fn engine(&mut self) -> Option<&mut Engine<SimDevice>> {
