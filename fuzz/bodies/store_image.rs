@@ -38,7 +38,8 @@ const STORE: [u8; 16] = [8; 16];
 const LOG_BYTES: u64 = 256 << 10;
 const INDEX_BYTES: u64 = 2 << 20;
 const DATA_BYTES: u64 = 2 << 20;
-const SHAPE: Shape = Shape { object_bytes: 300 << 10, objects: 3, large_blocks: 10, odd_clones: true };
+const SHAPE: Shape =
+    Shape { object_bytes: 300 << 10, objects: 3, large_blocks: 10, odd_clones: true, logged_bytes: u64::MAX };
 const TRANSACTIONS: usize = 36;
 /// Checkpoints are made after these.
 const CHECKPOINTS: [usize; 2] = [14, 26];

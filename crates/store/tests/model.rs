@@ -29,7 +29,13 @@ const INDEX_BYTES: u64 = 2 << 20;
 /// Of data: less than the objects want together, so that the store is full now and then.
 const DATA_BYTES: u64 = 3 << 20;
 /// Over an entry of the index, which has 1 MiB of an object.
-const SHAPE: Shape = Shape { object_bytes: 1100 << 10, objects: 6, large_blocks: 80, odd_clones: true };
+const SHAPE: Shape = Shape {
+    object_bytes: 1100 << 10,
+    objects: 6,
+    large_blocks: 80,
+    odd_clones: true,
+    logged_bytes: u64::MAX,
+};
 /// Blocks that only transactions that free space may take, see `docs/format/store.md`; refused for them is right.
 const RESERVE_BLOCKS: u64 = 16;
 /// Under way at once.

@@ -299,10 +299,46 @@ pub struct Shape {
     pub large_blocks: u64,
     /// Ranges are also cloned within an object and from beyond its end.
     pub odd_clones: bool,
+    /// About the most that a transaction puts into the log: a store refuses one of more than a quarter of its own.
+    pub logged_bytes: u64,
 }
 
 /// Small enough that a history has every power cut it can have.
-pub const SMALL: Shape = Shape { object_bytes: 160 << 10, objects: 4, large_blocks: 16, odd_clones: false };
+pub const SMALL: Shape = Shape {
+    object_bytes: 160 << 10,
+    objects: 4,
+    large_blocks: 16,
+    odd_clones: false,
+    // Of 128 KiB, less what describes it.
+    logged_bytes: 112 << 10,
+};
+
+/// At most what an operation puts into the log, without what describes it: what is no whole number of blocks goes there, as
+/// do few blocks, and blocks that are changed in part go there whole.
+fn logged_bytes(op: &Op) -> u64 {
+    let entries = |lens: &mut dyn Iterator<Item = usize>| lens.sum::<usize>() as u64;
+    match op {
+        Op::Write { data, .. }
+            if (data.len() as u64).is_multiple_of(BLOCK) && data.len() as u64 >= 16 * BLOCK =>
+        {
+            0
+        }
+        Op::Write { data, .. } => data.len() as u64 + 2 * BLOCK,
+        Op::CloneRange { source_offset, len, target_offset, .. }
+            if [source_offset, len, target_offset].iter().all(|at| at.is_multiple_of(BLOCK)) =>
+        {
+            0
+        }
+        Op::CloneRange { len, .. } => len + 2 * BLOCK,
+        Op::Zero { .. } | Op::Truncate { .. } => 2 * BLOCK,
+        Op::SetXattrs(_, _, xattrs) => {
+            entries(&mut xattrs.iter().map(|(name, value)| name.len() + value.len()))
+        }
+        Op::OmapSet(_, _, omap) => entries(&mut omap.iter().map(|(key, value)| key.len() + value.len())),
+        Op::OmapSetHeader(_, _, header) => header.len() as u64,
+        _ => 0,
+    }
+}
 
 /// Draws transactions.
 #[derive(Debug)]
@@ -319,12 +355,15 @@ impl Generator {
     /// The transaction that makes history number `sequence` (from 1), valid in `state`.
     pub fn next(&mut self, state: &State, sequence: usize) -> Transaction {
         let mut ops = Vec::new();
+        let mut room = self.shape.logged_bytes;
         let mut state = state.clone();
         if sequence == 1 {
             ops.extend([Op::CreateCollection(pg(0)), Op::CreateCollection(pg(1))]);
         }
         for _ in 0..if sequence == 1 { 0 } else { 1 + self.rng.below(4) } {
             let op = self.op(&state);
+            let Some(left) = room.checked_sub(logged_bytes(&op)) else { continue };
+            room = left;
             state.apply_op(&op);
             ops.push(op);
         }

@@ -248,8 +248,7 @@ fn a_full_map_starts_anew() {
     let (mut bench, attempt) = Bench::up(1);
     let wants = Wants { osd_map: Some((Epoch(0), Need::Newest)), ..Wants::default() };
     bench.event(Event::Subscribe(wants));
-    let mut full =
-        OsdMap::new(Fsid([1; 16]), Default::default(), cairn_types::CrushBlob::new(1, vec![]));
+    let mut full = OsdMap::new(Fsid([1; 16]), Default::default(), cairn_types::CrushBlob::new(1, vec![]));
     full.epoch = Epoch(5_000);
     let batch = MapBatch { full: Some(full), increments: Vec::new(), oldest: Epoch(1) };
     let out = bench.event(Event::Publication(attempt, Publication::OsdMaps(batch)));
