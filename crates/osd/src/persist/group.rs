@@ -34,7 +34,8 @@ pub fn meta_object() -> ObjectId {
     }
 }
 
-/// Most bytes of a group's log that go, with what is missing, into one transaction of a store whose own log has so many bytes: the store takes a quarter of it, at most 4 MiB, and what is stored is up to twice what the log weighs.
+/// Most bytes of a group's log that go, with what is missing, into one transaction of a store whose own log has so many
+/// bytes: the store takes a quarter of it, at most 4 MiB, and what is stored is up to twice what the log weighs.
 pub fn log_step_bytes(store_log_bytes: u64) -> u64 {
     (store_log_bytes / 4).min(4 << 20) / 4
 }

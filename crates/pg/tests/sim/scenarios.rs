@@ -148,6 +148,19 @@ fn a_replica_that_comes_back_with_divergent_writes_forgets_them() {
     assert_eq!(done(&mut world, 0, Action::Read), [1, 2]);
 }
 
+/// Everyone loses power, and what was on its way is lost; cuts are healed. Ends in the moment in which they agree.
+fn power_fails_until_they_agree(world: &mut World) {
+    for osd in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.crash(osd, 10);
+        world.heal(osd);
+        world.restart(osd);
+    }
+    while !world.state().starts_with("active") {
+        assert!(world.now < 60 * SECOND, "{}", world.state());
+        world.run_until(world.now + MS / 5);
+    }
+}
+
 #[test]
 fn a_change_that_reached_one_store_alone_dies_with_it() {
     let mut world = cluster(3, sim_config());
@@ -162,17 +175,8 @@ fn a_change_that_reached_one_store_alone_dies_with_it() {
     while stored(&world) == before {
         world.run_until(world.now + MS / 5);
     }
-    // Everyone loses power at that moment, and what was on its way is lost.
-    for osd in world.nodes.keys().copied().collect::<Vec<_>>() {
-        world.crash(osd, 10);
-        world.heal(osd);
-        world.restart(osd);
-    }
-    // They agree; that moment the one store is lost.
-    while !world.state().starts_with("active") {
-        assert!(world.now < 60 * SECOND, "{}", world.state());
-        world.run_until(world.now + MS / 5);
-    }
+    power_fails_until_they_agree(&mut world);
+    // That moment the one store is lost.
     world.wipe(old);
     // What was acknowledged has survivors and is served, without the lost store.
     let value = done(&mut world, 0, Action::Read);
@@ -194,16 +198,8 @@ fn a_change_that_two_of_three_stores_have_outlives_the_third() {
     while others.iter().any(|osd| stored(&world, *osd) == before) {
         world.run_until(world.now + MS / 5);
     }
-    for osd in world.nodes.keys().copied().collect::<Vec<_>>() {
-        world.crash(osd, 10);
-        world.heal(osd);
-        world.restart(osd);
-    }
-    // They agree; that moment the store that has it not is lost.
-    while !world.state().starts_with("active") {
-        assert!(world.now < 60 * SECOND, "{}", world.state());
-        world.run_until(world.now + MS / 5);
-    }
+    power_fails_until_they_agree(&mut world);
+    // That moment the store that has it not is lost.
     world.wipe(third);
     assert_eq!(done(&mut world, 0, Action::Read), [1, 2]);
     becomes_clean(&mut world);
