@@ -21,11 +21,16 @@ use std::path::{Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{JoinHandle, ThreadId};
+use std::time::{Duration, Instant};
 
 /// Requests taken in and not answered. The engine's own bound, so that it never refuses one.
 const REQUESTS_MAX: usize = QUEUE_TRANSACTIONS_MAX;
 /// Payload bytes of those; a larger one is taken in when nothing else waits.
 const REQUEST_BYTES_MAX: usize = QUEUE_BYTES_MAX;
+
+/// For how long nothing must have been asked for until it puts in place what lies in the log. Longer than pauses in a load, shorter
+/// than pauses between loads; nothing is lost by a wrong guess but the merging of what is written over.
+const REST_AFTER: Duration = Duration::from_millis(250);
 
 type OnCommit = Box<dyn FnOnce(Result<(), TransactionError>) + Send>;
 type OnRead = Box<dyn FnOnce(Result<ReadData, ReadError>) + Send>;
@@ -645,8 +650,15 @@ fn run(shared: &Shared, engine: &mut Engine<FileDevice>, held: &mut Held) -> Res
         let result = if is_last_checkpoint {
             // Nobody wakes it any more.
             engine.poll(Wait::Event, &mut events)
+        } else if engine.wants_rest() {
+            let begin = Instant::now();
+            let polled = engine.poll_or_sleep(Wait::EventFor(REST_AFTER), &mut events);
+            if begin.elapsed() >= REST_AFTER && engine.unfinished() == 0 {
+                engine.rest();
+            }
+            polled
         } else {
-            engine.poll_or_sleep(&mut events)
+            engine.poll_or_sleep(Wait::Event, &mut events)
         };
         let mut answered = Load::default();
         for event in events.drain(..) {

@@ -154,7 +154,8 @@ impl World {
             700..850 => self.start_read(),
             850..940 => self.query(),
             940..950 => self.engine.request_checkpoint(),
-            950..970 => self.submit_alone(),
+            950..958 => self.engine.rest(),
+            958..970 => self.submit_alone(),
             970..980 => {
                 self.settle();
                 self.compare_all();

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{channel, sync_channel};
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use bytes::Bytes;
 use cairn_store::device::BlockingDevice;
@@ -62,6 +63,31 @@ fn assert_clean(path: &Path) {
     let options = FsckOptions { deep: true, repair: false };
     let report = fsck::check(&medium, &options, &mut |_, _| {}).unwrap();
     assert!(report.is_clean(), "{report}");
+}
+
+#[test]
+fn a_store_that_is_left_alone_puts_in_place_what_lies_in_its_log() {
+    for kind in KINDS {
+        let dir = tempfile::tempdir().unwrap();
+        let store = open(&made(&dir, 64 << 20), kind);
+        make_collection(&store);
+        store.commit(write("object", 0, vec![1; BLOCK as usize])).unwrap();
+        let is_in_place = || {
+            let (done, answer) = channel();
+            store
+                .query(|engine| engine.counters().writeback_bytes, move |bytes| drop(done.send(bytes)))
+                .unwrap();
+            answer.recv().unwrap().unwrap() == BLOCK
+        };
+        // Each question is a disturbance, so they are far apart.
+        let mut looks = 0;
+        while !is_in_place() {
+            looks += 1;
+            assert!(looks < 40, "{kind:?}");
+            std::thread::sleep(Duration::from_millis(500));
+        }
+        assert_eq!(content(&store, "object"), vec![1; BLOCK as usize]);
+    }
 }
 
 #[test]

@@ -24,6 +24,7 @@ mod uring;
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 
 pub use buffer::{AlignedBuf, BufferPool, WriteBuf};
 
@@ -89,11 +90,13 @@ pub enum Wait {
     No,
     /// Sleep until an operation completes or the device's [`Waker`] is used.
     Event,
+    /// As `Event`; with nothing in flight, for at most so long.
+    EventFor(Duration),
 }
 
 /// Wakes the thread sleeping in [`Device::poll`] from another thread. Cheap to clone.
 pub trait Waker: Send + Sync + fmt::Debug {
-    /// Makes the current or the next `poll(Wait::Event)` return.
+    /// Makes the current or the next sleeping `poll` return.
     fn wake(&self);
 }
 

@@ -70,10 +70,16 @@ impl ThreadQueue {
 
     pub(super) fn poll(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()> {
         let mut state = self.shared.lock();
-        if wait == Wait::Event {
-            while state.done.is_empty() && !state.wake {
-                state = self.shared.event.wait(state).unwrap_or_else(PoisonError::into_inner);
-            }
+        if wait != Wait::No {
+            let is_quiet = |state: &mut State| state.done.is_empty() && !state.wake;
+            let event = &self.shared.event;
+            state = match wait {
+                Wait::EventFor(most) if self.in_flight == 0 => {
+                    let waited = event.wait_timeout_while(state, most, is_quiet);
+                    waited.map_or_else(|poisoned| poisoned.into_inner().0, |(state, _)| state)
+                }
+                _ => event.wait_while(state, is_quiet).unwrap_or_else(PoisonError::into_inner),
+            };
             state.wake = false;
         }
         self.in_flight -= state.done.len();

@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use io_uring::{IoUring, Probe, cqueue, opcode, squeue, types};
 use rustix::event::EventfdFlags;
+use rustix::fs::Timespec;
 use rustix::thread::futex;
 
 use super::file::{FileMedium, PUNCH};
@@ -141,7 +142,7 @@ impl UringQueue {
             return self.enter_if_useful();
         }
         if self.in_flight() == 0 {
-            self.waker.park();
+            self.waker.park(wait);
             return self.enter_if_useful();
         }
         loop {
@@ -343,11 +344,18 @@ fn length(rest: &[u8]) -> u32 {
 
 impl UringWaker {
     /// Sleeps until the next wake, or not at all if that came before.
-    fn park(&self) {
+    fn park(&self, wait: Wait) {
+        let limit = match wait {
+            Wait::EventFor(most) => Timespec::try_from(most).ok(),
+            Wait::Event | Wait::No => None,
+        };
         let parked = self.state.compare_exchange(AWAKE, PARKED, Ordering::SeqCst, Ordering::SeqCst);
         while parked.is_ok() && self.state.load(Ordering::SeqCst) == PARKED {
             // Woken, interrupted, or changed before it slept: the state tells.
-            let _ = futex::wait(&self.state, futex::Flags::PRIVATE, PARKED, None);
+            let slept = futex::wait(&self.state, futex::Flags::PRIVATE, PARKED, limit.as_ref());
+            if slept == Err(rustix::io::Errno::TIMEDOUT) {
+                break;
+            }
         }
         self.state.store(AWAKE, Ordering::SeqCst);
     }

@@ -34,7 +34,7 @@ use crate::canary::Canary;
 use crate::device::{BufferPool, Completion, Device, Io, Wait, WriteBuf};
 use crate::error::{ReadError, StoreError, SubmitError, TransactionError};
 use crate::format::superblock::Superblock;
-use crate::limits::{BLOCK_BYTES, QUEUE_BYTES_MAX, QUEUE_TRANSACTIONS_MAX};
+use crate::limits::{BLOCK_BYTES, CHECKPOINT_ENTRIES, QUEUE_BYTES_MAX, QUEUE_TRANSACTIONS_MAX};
 use crate::state::State;
 use crate::state::pending::Due;
 use crate::txn::{Op, Transaction};
@@ -146,6 +146,8 @@ pub struct Engine<D: Device> {
     discards: Discards,
     /// Background write-back goes on until little is left.
     is_writing_back: bool,
+    /// No transaction has come since [`Self::rest`].
+    is_resting: bool,
     reads: Reads,
     /// By the tags of the operations.
     purposes: Slab<Purpose>,
@@ -175,7 +177,21 @@ impl<D: Device> Engine<D> {
         }
         self.queue_bytes += bytes;
         self.queue.push_back((token, transaction));
+        self.is_resting = false;
         Ok(())
+    }
+
+    /// Nobody has asked for anything for a while: puts in place what lies in the log, until the next transaction comes.
+    pub fn rest(&mut self) {
+        self.is_resting = true;
+        if self.state.dirty_entries() > CHECKPOINT_ENTRIES / 8 {
+            self.request_checkpoint();
+        }
+    }
+
+    /// Whether [`Self::rest`] would find something to do.
+    pub fn wants_rest(&self) -> bool {
+        !self.is_resting && self.state.pending.bytes() > 0
     }
 
     /// Goes on with everything, then appends what is finished to `events`. With [`Wait::Event`] sleeps
@@ -197,10 +213,10 @@ impl<D: Device> Engine<D> {
     ///
     /// # Errors
     /// As [`Self::poll`].
-    pub fn poll_or_sleep(&mut self, events: &mut Vec<Event>) -> Result<(), StoreError> {
+    pub fn poll_or_sleep(&mut self, wait: Wait, events: &mut Vec<Event>) -> Result<(), StoreError> {
         self.work();
         if self.events.is_empty() && self.failure.is_none() {
-            self.reap(Wait::Event);
+            self.reap(wait);
             self.work();
         }
         events.append(&mut self.events);

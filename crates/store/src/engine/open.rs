@@ -226,6 +226,7 @@ impl<D: Device> Engine<D> {
             writebacks: 0,
             discards: Discards::default(),
             is_writing_back: false,
+            is_resting: false,
             reads: Reads::default(),
             purposes: Slab::new(),
             queued_ios: 0,

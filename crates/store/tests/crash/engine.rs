@@ -22,6 +22,8 @@ const FILLER_RECORD_BYTES: u64 = 64 << 10;
 const INDEX_BYTES: u64 = 2 << 20;
 /// A checkpoint is asked for after every so many transactions.
 const CHECKPOINT_EVERY: u64 = 5;
+/// Every so many it takes a pause for the end of the load, and puts in place what lies in the log.
+const REST_EVERY: u64 = 3;
 
 /// Looks for the end of a commit until it comes, at most.
 const COMMIT_LOOKS: u64 = 48;
@@ -162,6 +164,8 @@ impl Subject for Store {
         store.engine.submit(token, transaction).map_err(|error| error.to_string())?;
         if token.is_multiple_of(CHECKPOINT_EVERY) {
             store.engine.request_checkpoint();
+        } else if token.is_multiple_of(REST_EVERY) {
+            store.engine.rest();
         }
         Ok(())
     }

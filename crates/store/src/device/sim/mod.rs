@@ -460,13 +460,15 @@ impl Device for SimDevice {
     /// never end.
     fn poll(&mut self, wait: Wait, done: &mut Vec<Completion>) -> io::Result<()> {
         let mut state = self.shared.lock();
+        let sleeps = wait != Wait::No;
+        // It has no time of its own: a limited sleep is over at once.
         if wait == Wait::Event && state.queue.is_empty() && Arc::strong_count(&self.waker) > 1 {
             while !state.wake {
                 state = self.shared.woken.wait(state).unwrap_or_else(PoisonError::into_inner);
             }
         }
-        let woken = wait == Wait::Event && std::mem::take(&mut state.wake);
-        for mut queued in state.due(wait == Wait::Event && !woken) {
+        let woken = sleeps && std::mem::take(&mut state.wake);
+        for mut queued in state.due(sleeps && !woken) {
             let result =
                 state.finish(queued.id, &mut queued.io, queued.fault, self.shared.geometry.len_bytes);
             let buf = match queued.io {
