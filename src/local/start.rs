@@ -18,10 +18,10 @@ const START_INTERVAL: Duration = Duration::from_millis(5);
 /// Most of the end of a log that is searched for the reason of an end.
 const LOG_TAIL_BYTES: u64 = 16 << 10;
 
-/// For how long mimalloc keeps memory that nobody uses before it gives it back, in milliseconds: in the 10 ms that it would
-/// take by itself a daemon needs it again, and pays for each page.
-const PURGE_DELAY: &str = "MIMALLOC_PURGE_DELAY";
-const PURGE_DELAY_MS: &str = "1000";
+/// What mimalloc is told, unless the environment has it already. For how long memory that nobody uses is kept before it is given back, in
+/// milliseconds: in the 10 ms that it would take by itself, or in one second, a daemon under load needs it again, and pays for each page.
+/// No huge pages: the kernel clears 2 MiB for the first byte of each. Figures: `docs/benchmarks/cluster.md`.
+const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_PURGE_DELAY", "10000"), ("MIMALLOC_ALLOW_THP", "0")];
 
 /// A daemon that was started by this process.
 #[derive(Debug)]
@@ -48,8 +48,10 @@ pub fn spawn(layout: &Layout, name: &EntityName, follow: Option<u32>) -> anyhow:
         command.arg("--follow").arg(pid.to_string());
     }
     command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
-    if std::env::var_os(PURGE_DELAY).is_none() {
-        command.env(PURGE_DELAY, PURGE_DELAY_MS);
+    for (name, value) in ALLOCATOR {
+        if std::env::var_os(name).is_none() {
+            command.env(name, value);
+        }
     }
     // Ctrl-C in the terminal is for the one who looks after it.
     command.process_group(0);
