@@ -69,6 +69,14 @@ pub enum Outcome {
     },
     /// It failed, or had nothing to change, and a resend must get the same answer.
     Failed(Bytes),
+    /// What it needed to know of its object cannot be read here. The object is fetched from another copy and the operation executed
+    /// again; where no other has it, it ends otherwise.
+    Unreadable {
+        /// Version recorded with the object in the store, if that could be read.
+        stored_version: Option<Version>,
+        /// How it ends if there is no other copy.
+        otherwise: Box<Outcome>,
+    },
 }
 
 /// Something the group asked the driver to read.

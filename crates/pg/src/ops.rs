@@ -6,8 +6,8 @@ use crate::effect::{Effect, Reply};
 use crate::event::{ClientOp, OpId, OpKind, Outcome, Timer};
 use crate::message::Body;
 use crate::state::State;
-use crate::version::{ObjectKey, Position};
-use crate::{Pg, Time};
+use crate::version::{ObjectKey, Position, Version};
+use crate::{Draft, Pg, Time};
 use bytes::Bytes;
 use cairn_types::OsdId;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -208,6 +208,12 @@ impl Pg {
         // An execution begun in an earlier interval is void; its client has been told.
         let Some(mut op) = self.ops.executing.remove(&id) else { return };
         let object = op.object.clone();
+        let (is_unreadable, outcome) = match outcome {
+            Outcome::Unreadable { stored_version, otherwise } => {
+                (self.is_unreadable(&object, stored_version), *otherwise)
+            }
+            outcome => (false, outcome),
+        };
         if let Some(queue) = self.ops.objects.get_mut(&object) {
             match op.kind {
                 OpKind::Read => queue.reading -= 1,
@@ -215,6 +221,11 @@ impl Pg {
             }
         }
         self.ops.mark_ready(&object);
+        if is_unreadable {
+            self.ops.enqueue(op, true);
+            self.work();
+            return;
+        }
         match outcome {
             // The value was read before this moment, and nobody else has written before the
             // lease's end: it was the newest one at this moment.
@@ -238,8 +249,29 @@ impl Pg {
                 self.submit(id, op.request, Some((changes, payload)), object, result);
             }
             Outcome::Failed(result) => self.submit(id, op.request, None, object, result),
+            // Taken apart above; there is nothing in it twice.
+            Outcome::Unreadable { .. } => self.ops.enqueue(op, true),
         }
         self.work();
+    }
+
+    /// An object that cannot be read here is missing here. False if that would help nobody: it is not known which version it has, or
+    /// no other copy has it.
+    fn is_unreadable(&mut self, object: &ObjectKey, stored_version: Option<Version>) -> bool {
+        if self.missing.contains(object) {
+            return true;
+        }
+        // While a change is under way others may not have it yet.
+        let is_quiet = self.ops.objects.get(object).is_none_or(|queue| queue.in_flight == 0);
+        let version = self.log.object_version(object).or(stored_version);
+        let Some(need) = version.filter(|version| *version != Version::ZERO && is_quiet) else {
+            return false;
+        };
+        if self.is_moving(object) || self.find_source(object).is_none() {
+            return false;
+        }
+        self.lost_here(object.clone(), need, Draft::default());
+        true
     }
 
     fn read_again(&mut self, op: ClientOp) {

@@ -10,6 +10,7 @@ use crate::peering::unsettled;
 use crate::version::{ObjectKey, Position, Version};
 use crate::{Draft, Pg, State, StoreChange, Then};
 use cairn_types::OsdId;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// Recovery of the primary, and reads outstanding at the driver.
@@ -167,7 +168,7 @@ impl Pg {
     }
 
     /// A copy that should have it, members first, then strays; what it really has, it will say.
-    fn find_source(&self, object: &ObjectKey) -> Option<OsdId> {
+    pub(crate) fn find_source(&self, object: &ObjectKey) -> Option<OsdId> {
         let tried = self.recovery.tried.get(object);
         let untried = |osd: &OsdId| !tried.is_some_and(|tried| tried.contains(osd));
         let members = self.peering.peers.iter();
@@ -194,6 +195,19 @@ impl Pg {
         self.out.push(Effect::ReadObject { token, object });
     }
 
+    /// The primary hears of it when this copy will know of it after a restart: then the object is pushed here, too.
+    fn pull_failed(&mut self, to: OsdId, object: ObjectKey, need: Version) {
+        let is_member = self.state == State::ReplicaActive && self.info.last_backfill.covers(&object);
+        let is_current = self.log.object_version(&object).is_none_or(|version| version == need);
+        let failed = Body::PullFailed { object: object.clone(), need };
+        if is_member && is_current && !self.missing.contains(&object) {
+            let draft = Draft { then: SmallVec::from_iter([Then::Send(to, failed)]), ..Draft::default() };
+            self.lost_here(object, need, draft);
+        } else {
+            self.send(to, failed);
+        }
+    }
+
     pub(crate) fn list(&mut self, purpose: Purpose, begin: Position, end: Position, limit: Option<usize>) {
         let token = self.recovery.token(purpose);
         self.out.push(Effect::List { token, range: ListRange { begin, end, limit } });
@@ -206,7 +220,7 @@ impl Pg {
                 Some((version, data)) if version == need => {
                     self.send(to, Body::Push { object, version, data })
                 }
-                _ => self.send(to, Body::PullFailed { object, need }),
+                _ => self.pull_failed(to, object, need),
             },
             _ => {}
         }
@@ -231,13 +245,18 @@ impl Pg {
             }
             // It cannot be read here: it is missing here too, and comes from whoever has it.
             _ => {
-                let item = MissingItem { need: version, have: Version::ZERO };
-                self.missing.insert(object.clone(), item);
                 self.backfill_lost(&object);
-                let missing = vec![(object, Some(item))];
-                self.persist(Draft { missing, ..Draft::default() });
+                self.lost_here(object, version, Draft::default());
             }
         }
+    }
+
+    /// What the store has of an object is not to be used: it comes from whoever has it.
+    pub(crate) fn lost_here(&mut self, object: ObjectKey, need: Version, mut draft: Draft) {
+        let item = MissingItem { need, have: Version::ZERO };
+        self.missing.insert(object.clone(), item);
+        draft.missing.push((object, Some(item)));
+        self.persist(draft);
     }
 
     /// A pulled object came.
@@ -274,6 +293,11 @@ impl Pg {
         if asked {
             self.recovery.moving.remove(object);
             self.recovery.tried.entry(object.clone()).or_default().insert(from);
+            if let Some(peer) =
+                self.peering.peers.get_mut(&from).filter(|peer| peer.last_backfill.covers(object))
+            {
+                peer.missing.insert(object.clone(), MissingItem { need, have: Version::ZERO });
+            }
             self.start_recovery(object);
         }
     }

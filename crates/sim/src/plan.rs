@@ -263,13 +263,9 @@ pub fn draw(seed: u64, profile: Profile, shape: &Shape) -> Vec<Planned> {
     plan
 }
 
-/// Leaves out of a plan what no cluster survives, and what is known not to be survived yet. Two disks that are lost in one
-/// run may be all copies of something, and so may one where one copy is enough to answer: that is no bug.
+/// Leaves out of a plan what no cluster survives. Two disks that are lost in one run may be all copies of something, and so
+/// may one where one copy is enough to answer: that is no bug.
 fn keep_what_is_survivable(plan: &mut Vec<Planned>, shape: &Shape) {
-    if shape.lockers > 0 {
-        // What has rotted is not fetched from another copy yet: an image with such a header can never be removed.
-        plan.retain(|planned| !matches!(planned.step, Step::Disk { fault: DiskFault::BitRot, .. }));
-    }
     let mut lost = None;
     plan.retain(|planned| match &planned.step {
         Step::Operator(Deed::Replace(osd))

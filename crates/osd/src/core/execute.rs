@@ -153,6 +153,12 @@ impl Osd {
 
     fn executed(&mut self, id: OpId, outcome: Outcome) {
         let Some(op) = self.ops.get_mut(&id) else { return };
+        let outcome = if op.view.is_unreadable {
+            let stored_version = op.view.state().map(ObjectState::stored_version);
+            Outcome::Unreadable { stored_version, otherwise: Box::new(outcome) }
+        } else {
+            outcome
+        };
         op.view = View::new();
         let pgid = op.pgid;
         self.tell(pgid, PgEvent::Executed { op: id, outcome });

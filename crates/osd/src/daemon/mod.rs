@@ -75,7 +75,7 @@ impl OsdOptions {
             identity,
             store: store.into(),
             // A group's log has no holes: without one change none after it may be kept.
-            open: OpenOptions { stops_at_refusal: true, ..OpenOptions::default() },
+            open: OpenOptions { stops_at_refusal: true, keeps_damage: true, ..OpenOptions::default() },
             public: any,
             cluster: any,
             monitors: monitors.into(),

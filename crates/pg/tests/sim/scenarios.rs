@@ -239,6 +239,52 @@ fn a_store_that_forgets_what_it_acknowledged_is_not_followed() {
 }
 
 #[test]
+fn what_cannot_be_read_is_fetched_from_another_copy() {
+    let mut world = cluster(3, sim_config());
+    for object in 0..3 {
+        done(&mut world, object, Action::Set(object as u64 + 1));
+    }
+    let first = primary(&world);
+    // The one that is asked first.
+    let second = replicas(&world).into_iter().min().expect("a replica");
+    world.rot(first, 0);
+    assert_eq!(done(&mut world, 0, Action::Read), [1]);
+    world.rot(first, 1);
+    world.rot(second, 1);
+    assert_eq!(done(&mut world, 1, Action::Read), [2]);
+    world.rot(first, 2);
+    assert_eq!(done(&mut world, 2, Action::Append(9)), [3, 9]);
+    becomes_clean(&mut world);
+    assert!(world.nodes.values().all(|node| node.store.rotten.is_empty()));
+}
+
+#[test]
+fn a_copy_that_cannot_read_what_another_asks_for_knows_it_after_a_restart() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    let others = replicas(&world);
+    world.crash(others[1], 50);
+    done(&mut world, 0, Action::Set(2));
+    let first = primary(&world);
+    // Both that have it cannot read it: it is not made up from the older one.
+    world.rot(first, 0);
+    let waits = world.request(1, 0, Action::Read);
+    world.rot(others[0], 0);
+    world.run_until(world.now + 2 * SECOND);
+    assert!(world.answer(waits).is_none());
+    assert!(world.state().contains("recovery_unfound"), "{}", world.state());
+    let lacks = |world: &World, osd: OsdId| {
+        let meta = world.nodes[&osd].store.durable.meta.as_ref();
+        meta.is_some_and(|meta| !meta.missing.is_empty())
+    };
+    assert!(lacks(&world, first) && lacks(&world, others[0]));
+    world.crash(others[0], 50);
+    world.restart(others[0]);
+    world.run_until(world.now + 2 * SECOND);
+    assert!(lacks(&world, others[0]) && world.answer(waits).is_none(), "{}", world.state());
+}
+
+#[test]
 fn below_min_size_nothing_is_acknowledged_and_above_it_everything_goes_on() {
     let mut world = cluster(3, sim_config());
     done(&mut world, 0, Action::Set(1));

@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use cairn_pg::{Blob, ListRange, ObjectKey, PersistedPg, PgTransaction, StoreChange, Version};
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 pub type Objects = BTreeMap<ObjectKey, (Version, Bytes)>;
 
@@ -20,6 +20,8 @@ pub struct Store {
     pub pending: VecDeque<PgTransaction>,
     /// Whether reads see what is not durable yet. A core may not depend on either.
     pub reads_see_pending: bool,
+    /// Objects that cannot be read, until they are replaced as a whole.
+    pub rotten: BTreeSet<ObjectKey>,
 }
 
 /// A change of an object, as a payload: `S` set, `A` append, `D` delete, and eight bytes.
@@ -82,6 +84,11 @@ impl Store {
     /// The oldest `count` become durable.
     pub fn harden(&mut self, count: usize) {
         for txn in self.pending.drain(..count) {
+            for change in &txn.objects {
+                if let StoreChange::Put { object, .. } | StoreChange::Remove(object) = change {
+                    self.rotten.remove(object);
+                }
+            }
             self.durable.apply(&txn);
         }
     }

@@ -341,7 +341,13 @@ impl World {
             }
             Ev::Execute { osd, op, .. } => self.execute(osd, op),
             Ev::Read { osd, token, object, .. } => {
-                let found = self.nodes[&osd].store.readable().objects.get(&object).cloned();
+                let store = &self.nodes[&osd].store;
+                let found = store
+                    .readable()
+                    .objects
+                    .get(&object)
+                    .filter(|_| !store.rotten.contains(&object))
+                    .cloned();
                 let object = found.map(|(version, content)| (version, content.into()));
                 self.drive(osd, Event::ObjectRead { token, object });
             }
@@ -579,6 +585,12 @@ impl World {
             Action::Delete if content.is_none() => Outcome::Failed(Bytes::from_static(ABSENT)),
             Action::Delete => change(true, payload(b'D', 0), ok),
         };
+        let outcome = if self.nodes[&osd].store.rotten.contains(&op.object) {
+            let otherwise = Box::new(Outcome::Failed(Bytes::from_static(b"error")));
+            Outcome::Unreadable { stored_version: Some(stored_version), otherwise }
+        } else {
+            outcome
+        };
         self.drive(osd, Event::Executed { op: op.id, outcome });
     }
 
@@ -733,6 +745,12 @@ impl World {
         node.store.remove();
         node.born = born;
         self.wiped_at = born;
+    }
+
+    /// An OSD cannot read an object any more.
+    pub fn rot(&mut self, osd: OsdId, object: usize) {
+        let object = self.keys[object].clone();
+        self.node(osd).store.rotten.insert(object);
     }
 
     pub fn pause(&mut self, osd: OsdId, ms: u64) {

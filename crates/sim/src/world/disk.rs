@@ -77,6 +77,7 @@ fn open_options() -> OpenOptions {
         page_cache_bytes: 1 << 20,
         buffer_bytes: 8 << 20,
         stops_at_refusal: true,
+        keeps_damage: true,
         ..OpenOptions::default()
     }
 }

@@ -74,6 +74,9 @@ pub struct OpenOptions {
     /// Stop when a transaction is refused, so that nothing that was submitted after it is kept: for those whose
     /// transactions build on each other.
     pub stops_at_refusal: bool,
+    /// A change of a part of a block that is damaged leaves the block as it is, damaged, and is not refused: for those who have
+    /// copies elsewhere, and fetch one when they read it.
+    pub keeps_damage: bool,
 }
 
 impl Default for OpenOptions {
@@ -84,6 +87,7 @@ impl Default for OpenOptions {
             buffer_bytes: 64 << 20,
             cluster: None,
             stops_at_refusal: false,
+            keeps_damage: false,
         }
     }
 }
@@ -197,7 +201,8 @@ impl<D: Device> Engine<D> {
         if sector_bytes > superblock.log_unit_bytes {
             return Err(StoreError::Sector { made: superblock.log_unit_bytes, found: sector_bytes });
         }
-        let (state, log, last_seq) = load(&blocking, &superblock, options)?;
+        let (mut state, log, last_seq) = load(&blocking, &superblock, options)?;
+        state.keeps_damage = options.keeps_damage;
         if log.usage().0 > 0 {
             // A record that was read may be in the device's cache only, left there by a process that was killed.
             // Nobody may see what it did, or write over a block, before it is durable. (The index library flushes

@@ -14,6 +14,11 @@ use cairn_types::ObjectId;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 
+/// Whether what was read is not what had been written.
+fn is_damage(read: &Result<Bytes, PlanError>) -> bool {
+    matches!(read, Err(PlanError::Refused(TransactionError::Read(ReadError::Corrupt { .. }))))
+}
+
 impl Planner<'_> {
     /// Writes bytes anywhere.
     pub(super) fn write(
@@ -119,7 +124,19 @@ impl Planner<'_> {
         skew: usize,
         part: &Bytes,
     ) -> Result<(), PlanError> {
-        let old = self.read(head, object, block)?;
+        let mut old = self.read(head, object, block);
+        if self.state.keeps_damage && is_damage(&old) {
+            // What is wrong on the device stays so; what went wrong on the way from there would be right when it is read next, and
+            // lack this change.
+            old = self.read(head, object, block);
+            if let Err(PlanError::Refused(error)) = &old
+                && is_damage(&old)
+            {
+                tracing::error!(%object, %error, "a part of a damaged block is not changed");
+                return Ok(());
+            }
+        }
+        let old = old?;
         let mut merged = BytesMut::from(&old[..]);
         merged[skew..skew + part.len()].copy_from_slice(part);
         let merged = merged.freeze();

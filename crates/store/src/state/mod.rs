@@ -56,6 +56,8 @@ pub struct State {
     freed: Vec<Freed>,
     /// What is applied comes from the log, at open.
     is_replaying: bool,
+    /// See [`crate::OpenOptions::keeps_damage`].
+    pub keeps_damage: bool,
     next_nid: u64,
     objects: u64,
     /// Bytes of entries in the index, as of the last checkpoint.
@@ -102,6 +104,7 @@ impl State {
             arriving: BTreeMap::new(),
             freed: Vec::new(),
             is_replaying: true,
+            keeps_damage: false,
             next_nid: checkpoint.next_nid,
             objects: checkpoint.objects,
             index_bytes: checkpoint.index_bytes,

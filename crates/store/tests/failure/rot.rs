@@ -89,6 +89,23 @@ fn nothing_after_a_refused_change_is_kept_if_that_is_asked_for() {
 }
 
 #[test]
+fn a_change_of_a_part_of_a_rotten_block_leaves_it_rotten_if_that_is_asked_for() {
+    let options = OpenOptions { stops_at_refusal: true, keeps_damage: true, ..OpenOptions::default() };
+    let mut store = open_with(in_place().device.image(), &options).unwrap();
+    store.device.rot(find(&store.device.image(), 25) + 1000, 3);
+    let parts =
+        vec![write("victim", 25 * BLOCK + 7, vec![1; 9]), write("victim", 24 * BLOCK + 7, vec![1; 9])];
+    store.run(parts).unwrap();
+    store.run(vec![Op::Truncate { pg: PG, object: object("victim"), size: 25 * BLOCK + 9 }]).unwrap();
+    store.checkpoint();
+    for mut store in [Sim::on(store.device.image()), store] {
+        let error = store.read("victim", 25 * BLOCK, 9).unwrap_err();
+        assert!(matches!(error, ReadError::Corrupt { offset: 102_400, .. }), "{error}");
+        assert_eq!(store.read("victim", 24 * BLOCK + 6, 3).unwrap()[..], [24, 1, 1]);
+    }
+}
+
+#[test]
 fn a_rotten_object_can_be_removed() {
     let mut store = in_place();
     let at = find(&store.device.image(), 25);
