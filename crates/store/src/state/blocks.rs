@@ -14,9 +14,12 @@ use cairn_types::ObjectId;
 
 const BLOCK: usize = BLOCK_BYTES as usize;
 
-/// Whether what was read is not what had been written.
-fn is_damage(read: &Result<Bytes, PlanError>) -> bool {
-    matches!(read, Err(PlanError::Refused(TransactionError::Read(ReadError::Corrupt { .. }))))
+/// The checksum of what was read, if that is not what had been written.
+fn damage_in(read: &Result<Bytes, PlanError>) -> Option<u32> {
+    match read {
+        Err(PlanError::Refused(TransactionError::Read(ReadError::Corrupt { found, .. }))) => Some(*found),
+        _ => None,
+    }
 }
 
 impl Planner<'_> {
@@ -125,15 +128,12 @@ impl Planner<'_> {
         part: &Bytes,
     ) -> Result<(), PlanError> {
         let mut old = self.read(head, object, block);
-        if self.state.keeps_damage && is_damage(&old) {
-            // What is wrong on the device stays so; what went wrong on the way from there would be right when it is read next, and
-            // lack this change.
+        if self.state.keeps_damage && damage_in(&old).is_some() {
+            // It may have gone wrong on its way from the device.
             old = self.read(head, object, block);
-            if let Err(PlanError::Refused(error)) = &old
-                && is_damage(&old)
-            {
+            if let (Err(PlanError::Refused(error)), Some(found)) = (&old, damage_in(&old)) {
                 tracing::error!(%object, %error, "a part of a damaged block is not changed");
-                return Ok(());
+                return self.spoil(head.nid, block, found);
             }
         }
         let old = old?;
@@ -142,6 +142,22 @@ impl Planner<'_> {
         let merged = merged.freeze();
         let crc = crc32fast::hash(&merged);
         self.write_blocks(head.nid, block, &merged, &[crc])
+    }
+
+    /// A damaged block stays damaged, whatever the device gives for it from now on: what was there before would be right by its
+    /// checksum, and lack the change that was left out.
+    fn spoil(&mut self, nid: u64, block: u64, found: u32) -> Result<(), PlanError> {
+        let slot = self.slot(nid, block)?;
+        if !self.is_own(slot)? {
+            return Ok(());
+        }
+        let next = slot.crc.wrapping_add(1);
+        let crc = if next == found { next.wrapping_add(1) } else { next };
+        if !self.is_last_write {
+            self.set_slot(nid, block, Slot { crc, shared: false, ..slot })?;
+        }
+        self.push(Mutation::Map { nid, block, unit: slot.unit, crcs: vec![crc], payload: None });
+        Ok(())
     }
 
     /// The content of a block as this transaction sees it.

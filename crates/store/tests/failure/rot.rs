@@ -92,17 +92,26 @@ fn nothing_after_a_refused_change_is_kept_if_that_is_asked_for() {
 fn a_change_of_a_part_of_a_rotten_block_leaves_it_rotten_if_that_is_asked_for() {
     let options = OpenOptions { stops_at_refusal: true, keeps_damage: true, ..OpenOptions::default() };
     let mut store = open_with(in_place().device.image(), &options).unwrap();
-    store.device.rot(find(&store.device.image(), 25) + 1000, 3);
+    let rotten = find(&store.device.image(), 25) + 1000;
+    store.device.rot(rotten, 3);
     let parts =
         vec![write("victim", 25 * BLOCK + 7, vec![1; 9]), write("victim", 24 * BLOCK + 7, vec![1; 9])];
     store.run(parts).unwrap();
     store.run(vec![Op::Truncate { pg: PG, object: object("victim"), size: 25 * BLOCK + 9 }]).unwrap();
     store.checkpoint();
+    let device = store.device.clone();
     for mut store in [Sim::on(store.device.image()), store] {
         let error = store.read("victim", 25 * BLOCK, 9).unwrap_err();
         assert!(matches!(error, ReadError::Corrupt { offset: 102_400, .. }), "{error}");
         assert_eq!(store.read("victim", 24 * BLOCK + 6, 3).unwrap()[..], [24, 1, 1]);
     }
+    // As it was before the changes it is not right either.
+    device.rot(rotten, 3);
+    let mut store = Sim::on(device.image());
+    let error = store.read("victim", 25 * BLOCK, 9).unwrap_err();
+    assert!(matches!(error, ReadError::Corrupt { offset: 102_400, .. }), "{error}");
+    store.run(vec![write("victim", 25 * BLOCK, vec![7; BLOCK as usize])]).unwrap();
+    assert_eq!(store.read("victim", 25 * BLOCK, 9).unwrap()[..], [7; 9]);
 }
 
 #[test]
