@@ -119,6 +119,15 @@ fn unless_damaged<T>(
     }
 }
 
+/// The same of an object whose state has been asked for before: that it is not there any more is damage, and not an object
+/// without content.
+fn known_to_be_there<T>(object: &ObjectKey, result: Result<T, ReadError>) -> Result<Option<T>, StoreError> {
+    if let Err(error @ ReadError::NoObject { .. }) = &result {
+        tracing::error!(%object, %error, "an object cannot be read");
+    }
+    unless_damaged(object, result)
+}
+
 fn answer_faults<D: Device>(
     engine: &mut Engine<D>,
     pgid: PgId,
@@ -159,13 +168,17 @@ fn answer_faults<D: Device>(
                 }
             }
             Fault::Extents { offset, len } => {
-                let extents = unless_damaged(object, engine.extents(pgid, object, *offset, *len))?;
-                Supplied::Extents(extents.unwrap_or_default())
+                let extents = engine.extents(pgid, object, *offset, *len);
+                known_to_be_there(object, extents)?.map_or(Supplied::Unreadable, Supplied::Extents)
             }
-            Fault::OmapKeys(keys) => Supplied::OmapKeys(
-                unless_damaged(object, engine.omap_get(pgid, object, keys))?.unwrap_or_default(),
-            ),
-            Fault::OmapRange { after, prefix, max } => omap_range(engine, pgid, object, after, prefix, *max)?,
+            Fault::OmapKeys(keys) => {
+                let entries = engine.omap_get(pgid, object, keys);
+                known_to_be_there(object, entries)?.map_or(Supplied::Unreadable, Supplied::OmapKeys)
+            }
+            Fault::OmapRange { after, prefix, max } => {
+                let page = omap_range(engine, pgid, object, after, prefix, *max);
+                known_to_be_there(object, page)?.unwrap_or(Supplied::Unreadable)
+            }
         };
         answers.push(Some(answer));
     }
@@ -183,19 +196,18 @@ fn omap_range<D: Device>(
     after: &Bytes,
     prefix: &Bytes,
     max: u32,
-) -> Result<Supplied, StoreError> {
+) -> Result<Supplied, ReadError> {
     let max = max as usize;
     let mut entries: Vec<(Bytes, Bytes)> = Vec::new();
     let is_inside = |key: &Bytes| key.starts_with(prefix);
     let mut from = after.clone();
     if !prefix.is_empty() && after < prefix {
         // The key that is the prefix counts, and listing begins after a key.
-        let exact = unless_damaged(object, engine.omap_get(pgid, object, std::slice::from_ref(prefix)))?;
-        entries.extend(exact.unwrap_or_default());
+        entries.extend(engine.omap_get(pgid, object, std::slice::from_ref(prefix))?);
         from = prefix.clone();
     }
     let first = (!from.is_empty()).then_some(&from[..]);
-    let page = unless_damaged(object, engine.omap_list(pgid, object, first, max + 1))?.unwrap_or_default();
+    let page = engine.omap_list(pgid, object, first, max + 1)?;
     entries.extend(page.into_iter().take_while(|(key, _)| is_inside(key)));
     let more = entries.len() > max;
     entries.truncate(max);
@@ -331,9 +343,6 @@ impl Reading {
                     };
                     supplied.push(match read {
                         Some(Ok(data)) => Supplied::Data(data),
-                        Some(Err(ReadError::NoObject { .. })) => {
-                            Supplied::Data(ReadData { data: Bytes::new(), checksums: Vec::new() })
-                        }
                         Some(Err(ReadError::Store(error))) => return Err(error),
                         Some(Err(error)) => {
                             tracing::error!(%error, "an object cannot be read");

@@ -1,7 +1,8 @@
 //! What is written comes back, through a store that is closed and opened again.
 
 use super::*;
-use crate::core::Superblock;
+use crate::core::{Query, QueryAnswer, Superblock};
+use crate::object::{Fault, Supplied};
 use cairn_pg::{
     EntryKind, Interval, LogEntry, MissingItem, ObjectKey, PersistToken, PersistedPg, PgInfo, PgTransaction,
     Position, RequestId, Version,
@@ -306,4 +307,33 @@ fn the_host_comes_back_with_the_longest_run_of_maps_that_has_no_hole() {
     assert_eq!(first, map(35));
     assert_eq!(changes, (36..=40).map(increment).collect::<Vec<_>>());
     assert_eq!(host.kept, kept);
+}
+
+#[test]
+fn what_an_object_that_is_gone_has_is_not_answered_as_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(&made(&dir));
+    let mut out = Transaction::default();
+    GroupWriter::new(PG).begin(&mut out);
+    store.commit(out).unwrap();
+    let faults = [
+        Fault::Extents { offset: 0, len: 10 },
+        Fault::OmapKeys(vec![b"key".to_vec().into()]),
+        Fault::OmapRange { after: b"a".to_vec().into(), prefix: b"b".to_vec().into(), max: 5 },
+        Fault::OmapRange { after: b"".to_vec().into(), prefix: b"".to_vec().into(), max: 5 },
+    ];
+    let query = Query::Faults { object: object(1), faults: faults.into_iter().collect() };
+    let answered = ask(&store, |engine| Answering::new(PG, query).step(engine)).unwrap();
+    let Step::Done(QueryAnswer::Supplied(supplied)) = answered else { panic!("{answered:?}") };
+    assert_eq!(supplied.len(), 4);
+    assert!(supplied.iter().all(|supplied| matches!(supplied, Supplied::Unreadable)), "{supplied:?}");
+    // Bytes are read after that.
+    let query = Query::Faults { object: object(1), faults: vec![Fault::Data { offset: 0, len: 10 }].into() };
+    let (requests, reading) = Answering::new(PG, query).plain_reads().unwrap();
+    let (sender, answer) = channel();
+    let request = requests.into_iter().next().unwrap();
+    store.read(request, move |got| sender.send(got).unwrap()).unwrap();
+    let answered = reading.finish(vec![answer.recv().unwrap()]).unwrap();
+    let QueryAnswer::Supplied(supplied) = answered else { panic!("{answered:?}") };
+    assert!(matches!(supplied[..], [Supplied::Unreadable]), "{supplied:?}");
 }
