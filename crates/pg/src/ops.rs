@@ -34,6 +34,15 @@ struct Queue {
     in_flight: usize,
 }
 
+/// When an operation is executed again whose object could not be read.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Again {
+    /// When the object has been recovered.
+    Recovered,
+    /// When nothing of it is under way.
+    AtRest,
+}
+
 impl Queue {
     fn is_idle(&self) -> bool {
         self.waiting.is_empty() && self.reading == 0 && self.is_quiet()
@@ -208,11 +217,11 @@ impl Pg {
         // An execution begun in an earlier interval is void; its client has been told.
         let Some(mut op) = self.ops.executing.remove(&id) else { return };
         let object = op.object.clone();
-        let (is_unreadable, outcome) = match outcome {
+        let (again, outcome) = match outcome {
             Outcome::Unreadable { stored_version, otherwise } => {
-                (self.is_unreadable(&object, stored_version), *otherwise)
+                (self.after_unreadable(&object, stored_version), *otherwise)
             }
-            outcome => (false, outcome),
+            outcome => (None, outcome),
         };
         if let Some(queue) = self.ops.objects.get_mut(&object) {
             match op.kind {
@@ -221,7 +230,11 @@ impl Pg {
             }
         }
         self.ops.mark_ready(&object);
-        if is_unreadable {
+        if let Some(again) = again {
+            if again == Again::AtRest {
+                // What looks at its object and changes it waits for just that.
+                op.kind = OpKind::ReadWrite;
+            }
             self.ops.enqueue(op, true);
             self.work();
             return;
@@ -255,23 +268,22 @@ impl Pg {
         self.work();
     }
 
-    /// An object that cannot be read here is missing here. False if that would help nobody: it is not known which version it has, or
+    /// An object that cannot be read here is missing here. `None` if that would help nobody: it is not known which version it has, or
     /// no other copy has it.
-    fn is_unreadable(&mut self, object: &ObjectKey, stored_version: Option<Version>) -> bool {
+    fn after_unreadable(&mut self, object: &ObjectKey, stored_version: Option<Version>) -> Option<Again> {
         if self.missing.contains(object) {
-            return true;
+            return Some(Again::Recovered);
         }
-        // While a change is under way others may not have it yet.
+        // Others may not have the last change yet, or it is just being pushed to them.
         let is_quiet = self.ops.objects.get(object).is_none_or(|queue| queue.in_flight == 0);
-        let version = self.log.object_version(object).or(stored_version);
-        let Some(need) = version.filter(|version| *version != Version::ZERO && is_quiet) else {
-            return false;
-        };
-        if self.is_moving(object) || self.find_source(object).is_none() {
-            return false;
+        if !is_quiet || self.is_moving(object) {
+            return Some(Again::AtRest);
         }
+        let version = self.log.object_version(object).or(stored_version);
+        let need = version.filter(|version| *version != Version::ZERO)?;
+        self.find_source(object)?;
         self.lost_here(object.clone(), need, Draft::default());
-        true
+        Some(Again::Recovered)
     }
 
     fn read_again(&mut self, op: ClientOp) {

@@ -259,6 +259,26 @@ fn what_cannot_be_read_is_fetched_from_another_copy() {
 }
 
 #[test]
+fn what_cannot_be_read_while_a_change_is_under_way_is_fetched_after_it() {
+    let mut world = cluster(3, sim_config());
+    done(&mut world, 0, Action::Set(1));
+    let first = primary(&world);
+    world.pause(replicas(&world)[0], 60);
+    let before = world.request(1, 0, Action::Set(2));
+    world.run_until(world.now + 10 * MS);
+    world.rot(first, 0);
+    // It does not look at the object, so it does not wait for the one before.
+    let after = world.request(1, 0, Action::Set(3));
+    world.run_until(world.now + 10 * MS);
+    assert!(world.answer(before).is_none() && world.answer(after).is_none());
+    becomes_clean(&mut world);
+    let answers = [before, after].map(|request| world.answer(request).expect("answered"));
+    assert_eq!(answers, ["ok", "ok"]);
+    assert_eq!(done(&mut world, 0, Action::Read), [3]);
+    assert!(world.nodes[&first].store.rotten.is_empty());
+}
+
+#[test]
 fn a_copy_that_cannot_read_what_another_asks_for_knows_it_after_a_restart() {
     let mut world = cluster(3, sim_config());
     done(&mut world, 0, Action::Set(1));
