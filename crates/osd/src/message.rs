@@ -4,7 +4,7 @@
 //! the message. What comes in is checked here as far as one message can be: a group may rely on it.
 
 use crate::core::{PeerMessage, Received};
-use cairn_pg::{Body, LogEntry, Message, Version};
+use cairn_pg::{Activation, Body, LogEntry, Message, MissingItem, Version};
 use cairn_types::{EntityAddr, Epoch, ObjectId, OsdReport, PgId};
 use cairn_wire::op::{OBJECT_NAME_LEN_MAX, Ping, Pong};
 use cairn_wire::{Frame, FrameError, Kind, Lane, Message as _, MessageError, Payload};
@@ -150,7 +150,9 @@ pub fn from_frame(lane: Lane, frame: Frame) -> Result<PeerMessage, PeerMessageEr
 pub fn bulk_of(message: &PeerMessage) -> Option<&Payload> {
     let PeerMessage::Group { message, .. } = message else { return None };
     match &message.body {
-        Body::RepOp { payload: Some(blob), .. } | Body::Push { data: blob, .. } => Some(&blob.data),
+        Body::RepOp { payload: Some(blob), .. }
+        | Body::Redo { data: Some(blob), .. }
+        | Body::Push { data: blob, .. } => Some(&blob.data),
         _ => None,
     }
 }
@@ -158,9 +160,9 @@ pub fn bulk_of(message: &PeerMessage) -> Option<&Payload> {
 /// The bulk of a body, taken out of it.
 fn take_payload(body: &mut Body) -> Payload {
     match body {
-        Body::RepOp { payload: Some(blob), .. } | Body::Push { data: blob, .. } => {
-            std::mem::take(&mut blob.data)
-        }
+        Body::RepOp { payload: Some(blob), .. }
+        | Body::Redo { data: Some(blob), .. }
+        | Body::Push { data: blob, .. } => std::mem::take(&mut blob.data),
         _ => Payload::none(),
     }
 }
@@ -183,7 +185,9 @@ impl GroupMessage {
         let mut decoded: GroupMessage = frame.message()?;
         let payload = frame.into_payload();
         match &mut decoded.message.body {
-            Body::RepOp { payload: Some(blob), .. } | Body::Push { data: blob, .. } => blob.data = payload,
+            Body::RepOp { payload: Some(blob), .. }
+            | Body::Redo { data: Some(blob), .. }
+            | Body::Push { data: blob, .. } => blob.data = payload,
             _ => no_payload(&payload)?,
         }
         decoded.check()?;
@@ -203,7 +207,7 @@ impl GroupMessage {
             _ => true,
         };
         let fine = match &self.message.body {
-            Body::Log { segment, .. } | Body::Activate { segment, .. } => {
+            Body::Log { segment, .. } | Body::Activate(Activation { segment, .. }) => {
                 let head = segment.entries.last().map_or(segment.tail, |entry| entry.version);
                 if !entries(segment.tail, &segment.entries) || head != segment.head {
                     return nonsense("its log is not in order");
@@ -216,7 +220,25 @@ impl GroupMessage {
                 }
                 can_have(pgid, new.iter().map(|entry| &*entry.object))
             }
-            Body::Activated { missing, .. } => can_have(pgid, missing.iter().map(|(object, _)| &**object)),
+            Body::Redo { follows, entries: new, .. } => {
+                let object = new.first().map(|entry| &entry.object);
+                if new.is_empty()
+                    || !entries(*follows, new)
+                    || new.iter().any(|entry| Some(&entry.object) != object)
+                {
+                    return nonsense("its entries are not in order");
+                }
+                can_have(pgid, object.map(|object| &**object))
+            }
+            Body::Activated { missing, .. } => {
+                let is_other = |object: &cairn_pg::ObjectKey, item: &MissingItem| {
+                    !entries(Version::ZERO, &item.undone) || item.undone.iter().any(|e| e.object != *object)
+                };
+                if missing.iter().any(|(object, item)| is_other(object, item)) {
+                    return nonsense("what it took back is not in order");
+                }
+                can_have(pgid, missing.iter().map(|(object, _)| &**object))
+            }
             Body::Pull { object, .. }
             | Body::PullFailed { object, .. }
             | Body::Push { object, .. }
@@ -329,7 +351,7 @@ cairn_wire::kinds! {
     96 PeerHello, version 1, oldest 1, "peer-hello",
         sample PeerHello { link: 2, from: sample_addr(6801, 11), to: sample_addr(6803, 12) };
     97 PeerWelcome, version 1, oldest 1, "peer-welcome", sample PeerWelcome { client: 5, recovery: 6 };
-    98 GroupMessage, version 2, oldest 2, "group-message", sample sample_group_message();
+    98 GroupMessage, version 3, oldest 3, "group-message", sample sample_group_message();
     99 PeerAck, version 1, oldest 1, "peer-ack", sample PeerAck { client: 7, recovery: 8 };
     120 Report, version 1, oldest 1, "osd-report", sample Report(sample_report());
 }

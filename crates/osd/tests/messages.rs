@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use cairn_osd::core::{PeerMessage, Received};
 use cairn_osd::message::{GroupMessage, KINDS, PeerMessageError, from_frame, to_frame};
-use cairn_pg::{Blob, Body, EntryKind, LogEntry, LogSegment, Message, ObjectKey, Version};
+use cairn_pg::{Blob, Body, EntryKind, LogEntry, LogSegment, Message, MissingItem, ObjectKey, Version};
 use cairn_types::{Epoch, ObjectId, PgId, PoolId, SnapId};
 use cairn_wire::op::{OBJECT_NAME_LEN_MAX, Ping, Pong};
 use cairn_wire::{Frame, Lane, Payload};
@@ -47,6 +47,15 @@ fn rep_op(follows: u64, entries: Vec<LogEntry>, payload: Option<Blob>) -> PeerMe
     group(Body::RepOp { follows: v(follows), entries, payload, trim_to: v(0), committed_to: v(0) })
 }
 
+fn redo(follows: u64, entries: Vec<LogEntry>, data: Option<Blob>) -> PeerMessage {
+    group(Body::Redo { follows: v(follows), entries, data, trim_to: v(0), committed_to: v(0) })
+}
+
+fn activated(object: ObjectKey, undone: Vec<LogEntry>) -> PeerMessage {
+    let item = MissingItem { undone, ..MissingItem::new(v(1), v(2)) };
+    group(Body::Activated { last_update: v(1), missing: vec![(object, item)] })
+}
+
 fn refusal(lane: Lane, message: PeerMessage) -> String {
     from_frame(lane, to_frame(message).unwrap()).unwrap_err().to_string()
 }
@@ -58,10 +67,13 @@ fn messages_come_back_with_their_bulk() {
     let push = Body::Push { object: object(3, "a"), version: v(1), data: blob.clone() };
     let received = Received { client: 3, recovery: 4 };
     for (lane, message) in [
-        (Lane::Client, rep_op(1, vec![entry(2, object(3, "a"))], Some(blob))),
+        (Lane::Client, rep_op(1, vec![entry(2, object(3, "a"))], Some(blob.clone()))),
+        (Lane::Client, redo(1, vec![entry(2, object(3, "a")), entry(4, object(3, "a"))], Some(blob))),
+        (Lane::Client, redo(1, vec![entry(2, object(3, "a"))], None)),
         (Lane::Client, rep_op(1, vec![entry(2, object(3, "a"))], None)),
         (Lane::Recovery, group(push)),
         (Lane::Client, group(Body::QueryInfo)),
+        (Lane::Client, activated(object(3, "a"), vec![entry(2, object(3, "a"))])),
         (Lane::Control, PeerMessage::Welcome { received }),
         (Lane::Control, PeerMessage::Ack { received }),
         (Lane::Control, PeerMessage::Ping(Ping { seq: 1, epoch: Epoch(2) })),
@@ -85,6 +97,12 @@ fn what_cannot_be_is_refused() {
         (rep_op(2, vec![], None), "its entries are not in order"),
         (rep_op(1, vec![entry(2, object(4, "a"))], None), "an object that the group cannot have"),
         (rep_op(1, vec![entry(2, long)], None), "an object that the group cannot have"),
+        (redo(2, vec![entry(2, a())], None), "its entries are not in order"),
+        (redo(1, vec![], None), "its entries are not in order"),
+        (redo(1, vec![entry(2, a()), entry(3, object(3, "b"))], None), "its entries are not in order"),
+        (redo(1, vec![entry(2, object(4, "a"))], None), "an object that the group cannot have"),
+        (activated(a(), vec![entry(3, a()), entry(2, a())]), "what it took back is not in order"),
+        (activated(a(), vec![entry(2, object(3, "b"))]), "what it took back is not in order"),
         (log(segment(3, vec![entry(3, a()), entry(2, a())])), "its log is not in order"),
         (log(segment(9, vec![entry(2, a())])), "its log is not in order"),
         (

@@ -170,7 +170,7 @@ impl Pg {
             Purpose::BackfillScan { to, begin, end } => {
                 self.send(to, Body::BackfillObjects { begin, end, objects })
             }
-            Purpose::Push(_) | Purpose::Pull { .. } => {}
+            Purpose::Push(_) | Purpose::Pull { .. } | Purpose::Redo(_) => {}
         }
     }
 

@@ -22,6 +22,10 @@ pub struct Config {
     /// Bytes of log entries that one transaction stores at most when a copy takes over a log, which may be longer: the store bounds a
     /// transaction. As much again comes with them for what is missing.
     pub log_step_bytes: usize,
+    /// Bytes of log entries that a copy remembers at most when it takes changes back, until their objects have been recovered: those
+    /// that were under way when the power failed. They go into one transaction of the store, and those of one object into a message
+    /// beside the object, which leaves 64 KiB for them.
+    pub undone_bytes_max: usize,
     /// Operations admitted to this group and not answered, before the answer is [`crate::Reply::Busy`].
     pub max_ops: usize,
     /// Objects recovered at once, beyond those an operation waits for. Few: all groups of an OSD recover at the same time,
@@ -45,6 +49,7 @@ impl Default for Config {
             log_max_entries: 10_000,
             log_bytes_max: 3 << 19,
             log_step_bytes: 1 << 20,
+            undone_bytes_max: 48 << 10,
             max_ops: 1_024,
             recovery_limit: 2,
             backfill_chunk: 32,
@@ -100,4 +105,8 @@ pub enum Canary {
     TakeOldestLog,
     /// Take a log that ends before what is known to be committed.
     IgnoreCommittedTo,
+    /// Forget whose requests they were when changes that were taken back are made again.
+    ForgetRedoneRequests,
+    /// Serve reads of an object while a copy may still want to make a change of it again.
+    ReadWhatMayBeRedone,
 }

@@ -131,7 +131,7 @@ impl PersistedPg {
             self.missing = MissingSet::default();
         }
         for (object, item) in &txn.missing {
-            self.missing.set(object, *item);
+            self.missing.set(object, item.clone());
         }
         self.info = txn.info.clone();
         if let Some(past) = &txn.past_intervals {

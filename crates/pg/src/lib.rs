@@ -19,6 +19,7 @@ mod ops;
 mod peering;
 mod read_lease;
 mod recovery;
+mod redo;
 mod replicate;
 mod state;
 mod stats;
@@ -36,7 +37,7 @@ pub use event::{
 pub use info::{History, PgInfo};
 pub use interval::{CurrentInterval, Interval, OsdState, PastIntervals, PgMap};
 pub use log::{EntryKind, LogEntry, LogSegment, PgLog, RequestId};
-pub use message::{Body, LeaseBound, Message};
+pub use message::{Activation, Body, LeaseBound, Message};
 pub use missing::{MissingItem, MissingSet};
 pub use state::State;
 pub use stats::{PgStats, StateFlags};
@@ -399,9 +400,7 @@ impl Pg {
                     let body = Body::Log { info: self.info.clone(), segment: self.log.segment(since) };
                     self.send_when_durable(from, body);
                 }
-                Body::Activate { history, started, segment, reset, leases } => {
-                    self.on_activate(from, history, started, &segment, reset, &leases);
-                }
+                Body::Activate(activation) => self.on_activate(from, &activation),
                 Body::Share { history, committed_to } => self.on_share(&history, committed_to),
                 // What does not follow is a repetition, or a connection that lost something: it must
                 // not be answered for.
@@ -409,6 +408,11 @@ impl Pg {
                     if follows == self.log.head() =>
                 {
                     self.on_rep_op(from, entries, payload, trim_to, committed_to);
+                }
+                Body::Redo { follows, entries, data, trim_to, committed_to }
+                    if follows == self.log.head() =>
+                {
+                    self.on_redo(from, entries, data, trim_to, committed_to);
                 }
                 Body::Pull { object, need } => self.read_for_pull(from, object, need),
                 Body::Push { object, version, data } => self.on_push(from, object, version, data),
@@ -517,7 +521,7 @@ impl Pg {
         for (object, item) in self.missing.iter() {
             let by_log = self.log.object_version(object);
             let right = by_log.map_or(item.need <= self.log.tail(), |version| version == item.need);
-            if !right || item.need == item.have {
+            if !right || item.need == item.have || !item.is_right() {
                 return Err(Inconsistency::Missing { object: object.clone(), need: item.need });
             }
         }

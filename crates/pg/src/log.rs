@@ -50,9 +50,17 @@ pub struct LogEntry {
 
 impl LogEntry {
     /// About the bytes it takes in a message and in the store, from above: numbers 64, then what has no fixed length.
-    fn weight_bytes(&self) -> usize {
+    pub(crate) fn weight_bytes(&self) -> usize {
         let object = &self.object;
         64 + object.namespace.len() + object.key.len() + object.name.len() + self.result.len()
+    }
+
+    /// Version of the object after it, [`Version::ZERO`] where it removed it.
+    pub(crate) fn leaves(&self) -> Version {
+        match self.kind {
+            EntryKind::Delete => Version::ZERO,
+            EntryKind::Modify | EntryKind::Error => self.version,
+        }
     }
 }
 
@@ -113,18 +121,18 @@ pub(crate) fn in_steps(entries: Vec<LogEntry>, bytes: usize) -> Vec<Vec<LogEntry
 }
 
 impl Merge {
-    /// The same in steps, each of which leaves a log without a hole: what is cut off and the first of what is added, the rest
-    /// of that, then what goes before the tail, newest first.
+    /// The same in steps, each of which leaves a log without a hole: what is cut off (and remembered), what is added, then what
+    /// goes before the tail, newest first.
     ///
     /// A copy that is stopped in between has a log that ends, or begins, too early. It has not taken part in the activation that
     /// the log is of, and where it took part in the one before, its own log was no longer than this one.
     pub fn in_steps(self, bytes: usize) -> Vec<Merge> {
         let Merge { rewind_to, divergent, added, older, tail } = self;
-        let mut added = in_steps(added, bytes).into_iter();
-        let first =
-            Merge { rewind_to, divergent, added: added.next().unwrap_or_default(), ..Merge::default() };
-        let mut steps = vec![first];
-        steps.extend(added.map(|added| Merge { added, ..Merge::default() }));
+        let mut steps = Vec::new();
+        if !divergent.is_empty() {
+            steps.push(Merge { rewind_to, divergent, ..Merge::default() });
+        }
+        steps.extend(in_steps(added, bytes).into_iter().map(|added| Merge { added, ..Merge::default() }));
         let mut tails = tail;
         let mut older: Vec<Merge> = in_steps(older, bytes)
             .into_iter()
@@ -199,10 +207,7 @@ impl PgLog {
     /// Version of `object` by the log: `None` when the log does not know, [`Version::ZERO`] when
     /// it is deleted.
     pub fn object_version(&self, object: &ObjectKey) -> Option<Version> {
-        self.newest_of(object).map(|entry| match entry.kind {
-            EntryKind::Delete => Version::ZERO,
-            EntryKind::Modify | EntryKind::Error => entry.version,
-        })
+        self.newest_of(object).map(LogEntry::leaves)
     }
 
     /// Adds the next entry.
@@ -355,6 +360,8 @@ pub(crate) enum ObjectFate {
 
 /// Decides for every object a merge touches. `log` is the log after the merge; `missing` the set
 /// before it. Objects beyond `last_backfill` are left to the backfill.
+///
+/// What is cut off is remembered with its object where nothing else has changed that since: the store has what it led to.
 pub(crate) fn object_fates(
     merge: &Merge,
     log: &PgLog,
@@ -363,17 +370,14 @@ pub(crate) fn object_fates(
 ) -> BTreeMap<ObjectKey, ObjectFate> {
     #[derive(Default)]
     struct Touched<'a> {
-        first_divergent: Option<&'a LogEntry>,
-        last_divergent: Option<&'a LogEntry>,
+        divergent: Vec<&'a LogEntry>,
         first_added: Option<&'a LogEntry>,
         last_added: Option<&'a LogEntry>,
     }
     let mut touched: BTreeMap<&ObjectKey, Touched<'_>> = BTreeMap::new();
     let changes = |entry: &&LogEntry| entry.kind != EntryKind::Error && last_backfill.covers(&entry.object);
     for entry in merge.divergent.iter().filter(changes) {
-        let object = touched.entry(&entry.object).or_default();
-        object.first_divergent.get_or_insert(entry);
-        object.last_divergent = Some(entry);
+        touched.entry(&entry.object).or_default().divergent.push(entry);
     }
     for entry in merge.added.iter().filter(changes) {
         let object = touched.entry(&entry.object).or_default();
@@ -381,23 +385,21 @@ pub(crate) fn object_fates(
         object.last_added = Some(entry);
     }
 
-    let after = |entry: &LogEntry| match entry.kind {
-        EntryKind::Delete => Version::ZERO,
-        EntryKind::Modify | EntryKind::Error => entry.version,
-    };
+    // A request that changed several objects would have to be made again on all of them.
+    let is_whole = merge.divergent.iter().all(|entry| entry.request.is_some());
     touched
         .into_iter()
         .map(|(object, t)| {
             // What lies in the store now.
-            let have = match (missing.get(object), t.last_divergent, t.first_added) {
+            let have = match (missing.get(object), t.divergent.last(), t.first_added) {
                 (Some(item), _, _) => item.have,
-                (None, Some(divergent), _) => after(divergent),
+                (None, Some(divergent), _) => divergent.leaves(),
                 (None, None, Some(added)) => added.prior_version,
                 (None, None, None) => Version::ZERO,
             };
             // What the history wants: the newest change in it, or what was before the divergence.
-            let want = match (t.last_added, t.first_divergent) {
-                (Some(added), _) => after(added),
+            let want = match (t.last_added, t.divergent.first()) {
+                (Some(added), _) => added.leaves(),
                 (None, Some(divergent)) => log.object_version(object).unwrap_or(divergent.prior_version),
                 (None, None) => have,
             };
@@ -406,7 +408,13 @@ pub(crate) fn object_fates(
             } else if want == have {
                 ObjectFate::Present
             } else {
-                ObjectFate::Missing(MissingItem { need: want, have })
+                let undone = match t.divergent.first() {
+                    Some(first) if is_whole && !missing.contains(object) && first.prior_version == want => {
+                        t.divergent.into_iter().cloned().collect()
+                    }
+                    _ => Vec::new(),
+                };
+                ObjectFate::Missing(MissingItem { need: want, have, undone })
             };
             (object.clone(), fate)
         })
@@ -453,14 +461,17 @@ mod tests {
     #[test]
     fn a_divergent_change_makes_the_version_before_it_missing() {
         let a = entry("a", v(1, 1), Version::ZERO, EntryKind::Modify);
-        let mine = log(&[a.clone(), entry("a", v(1, 2), v(1, 1), EntryKind::Modify)]);
+        let undone = [
+            entry("a", v(1, 2), v(1, 1), EntryKind::Modify),
+            entry("a", v(1, 3), v(1, 2), EntryKind::Modify),
+        ];
+        let mine = log(&[a.clone(), undone[0].clone(), undone[1].clone()]);
         let auth = log(&[a, entry("b", v(3, 2), Version::ZERO, EntryKind::Modify)]);
         let fates = fates(&mine, &auth, &MissingSet::default());
-        assert_eq!(fates[&object("a")], ObjectFate::Missing(MissingItem { need: v(1, 1), have: v(1, 2) }));
-        assert_eq!(
-            fates[&object("b")],
-            ObjectFate::Missing(MissingItem { need: v(3, 2), have: Version::ZERO })
-        );
+        let item = MissingItem { undone: undone.to_vec(), ..MissingItem::new(v(1, 1), v(1, 3)) };
+        assert!(item.is_right());
+        assert_eq!(fates[&object("a")], ObjectFate::Missing(item));
+        assert_eq!(fates[&object("b")], ObjectFate::Missing(MissingItem::new(v(3, 2), Version::ZERO)));
     }
 
     #[test]
@@ -473,17 +484,26 @@ mod tests {
         ]);
         let fates = fates(&mine, &log(&[b]), &MissingSet::default());
         assert_eq!(fates[&object("a")], ObjectFate::Remove);
-        assert_eq!(
-            fates[&object("b")],
-            ObjectFate::Missing(MissingItem { need: v(1, 1), have: Version::ZERO })
-        );
+        let undone = vec![entry("b", v(1, 3), v(1, 1), EntryKind::Delete)];
+        let item = MissingItem { undone, ..MissingItem::new(v(1, 1), Version::ZERO) };
+        assert!(item.is_right());
+        assert_eq!(fates[&object("b")], ObjectFate::Missing(item));
+    }
+
+    #[test]
+    fn a_divergent_request_that_changed_several_objects_is_not_remembered() {
+        let a = entry("a", v(1, 1), Version::ZERO, EntryKind::Modify);
+        let further = LogEntry { request: None, ..entry("b", v(1, 3), Version::ZERO, EntryKind::Modify) };
+        let mine = log(&[a.clone(), entry("a", v(1, 2), v(1, 1), EntryKind::Modify), further]);
+        let fates = fates(&mine, &log(&[a]), &MissingSet::default());
+        assert_eq!(fates[&object("a")], ObjectFate::Missing(MissingItem::new(v(1, 1), v(1, 2))));
     }
 
     #[test]
     fn a_divergent_change_whose_data_never_came_leaves_the_object_present() {
         let a = entry("a", v(1, 1), Version::ZERO, EntryKind::Modify);
         let mine = log(&[a.clone(), entry("a", v(2, 2), v(1, 1), EntryKind::Modify)]);
-        let item = MissingItem { need: v(2, 2), have: v(1, 1) };
+        let item = MissingItem::new(v(2, 2), v(1, 1));
         let missing = MissingSet::from_iter([(object("a"), item)]);
         assert_eq!(fates(&mine, &log(&[a]), &missing)[&object("a")], ObjectFate::Present);
     }
@@ -493,7 +513,7 @@ mod tests {
         let a = entry("a", v(1, 1), Version::ZERO, EntryKind::Modify);
         let mine = log(&[a.clone(), entry("a", v(1, 2), v(1, 1), EntryKind::Modify)]);
         let auth = log(&[a, entry("a", v(4, 2), v(1, 1), EntryKind::Modify)]);
-        let expected = ObjectFate::Missing(MissingItem { need: v(4, 2), have: v(1, 2) });
+        let expected = ObjectFate::Missing(MissingItem::new(v(4, 2), v(1, 2)));
         assert_eq!(fates(&mine, &auth, &MissingSet::default())[&object("a")], expected);
     }
 

@@ -28,6 +28,23 @@ pub struct LeaseBound {
     pub remaining_ms: u64,
 }
 
+/// How a copy becomes part of an activation.
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+pub struct Activation {
+    /// About the group.
+    pub history: History,
+    /// The epoch to record as last epoch started, unless there are too few copies to serve.
+    pub started: Option<Epoch>,
+    /// The agreed log, from where the copy's is known to agree.
+    pub segment: LogSegment,
+    /// Begin a backfill: the log is replaced and no object is trusted.
+    pub reset: bool,
+    /// Nobody has seen the group without what this copy takes back, or took back before: it is to be remembered.
+    pub keeps_undone: bool,
+    /// Leases of others.
+    pub leases: Vec<LeaseBound>,
+}
+
 /// What is said.
 #[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 #[allow(missing_docs, reason = "fields are described with their message")]
@@ -40,16 +57,8 @@ pub enum Body {
     Info { info: PgInfo, leases: Vec<LeaseBound> },
     /// To the primary: the log asked for.
     Log { info: PgInfo, segment: LogSegment },
-    /// Primary to every acting member and backfill target: make your log agree with `segment`.
-    /// `started` is the epoch to record as last epoch started, unless there are too few copies to
-    /// serve. With `reset`, begin a backfill: the log is replaced and no object is trusted.
-    Activate {
-        history: History,
-        started: Option<Epoch>,
-        segment: LogSegment,
-        reset: bool,
-        leases: Vec<LeaseBound>,
-    },
+    /// Primary to every acting member and backfill target: make your log agree with the segment.
+    Activate(Activation),
     /// To the primary: that is durable; these objects are missing here.
     Activated { last_update: Version, missing: Vec<(ObjectKey, MissingItem)> },
     /// Primary to all: the history moved (everyone activated, or everything is clean). Everything up to `committed_to` is
@@ -62,6 +71,15 @@ pub enum Body {
         follows: Version,
         entries: Vec<LogEntry>,
         payload: Option<Blob>,
+        trim_to: Version,
+        committed_to: Version,
+    },
+    /// Primary to the other copies, in the place of a [`Body::RepOp`]: log `entries`, which were taken back before, and put `data` in the
+    /// place of their object, or remove it where they end so; unless this copy's backfill has not come to the object.
+    Redo {
+        follows: Version,
+        entries: Vec<LogEntry>,
+        data: Option<Blob>,
         trim_to: Version,
         committed_to: Version,
     },

@@ -1,16 +1,38 @@
 //! Objects the log says a copy should have and the copy has not.
 
+use crate::log::LogEntry;
 use crate::version::{ObjectKey, Version};
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// One missing object.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct MissingItem {
     /// Version the log asks for.
     pub need: Version,
     /// Version that lies in the store, [`Version::ZERO`] for none. Never served.
     pub have: Version,
+    /// The changes that made `have` of `need`, oldest first, where this copy has taken them back and the group may still make
+    /// them again; else none.
+    pub undone: Vec<LogEntry>,
+}
+
+impl MissingItem {
+    /// An object of which only the version needed is of use.
+    pub fn new(need: Version, have: Version) -> MissingItem {
+        MissingItem { need, have, undone: Vec::new() }
+    }
+
+    /// What was taken back leads from what is needed to what the store has, or nothing was.
+    pub(crate) fn is_right(&self) -> bool {
+        let ends = self.undone.first().zip(self.undone.last());
+        ends.is_none_or(|(first, last)| first.prior_version == self.need && last.leaves() == self.have)
+    }
+
+    /// About the bytes that what was taken back takes.
+    pub(crate) fn undone_bytes(&self) -> usize {
+        self.undone.iter().map(LogEntry::weight_bytes).sum()
+    }
 }
 
 /// The missing set of one copy.
@@ -58,10 +80,18 @@ impl MissingSet {
 
     /// Adds or replaces.
     pub fn insert(&mut self, object: ObjectKey, item: MissingItem) {
+        let need = item.need;
         if let Some(old) = self.items.insert(object.clone(), item) {
             self.by_need.remove(&(old.need, object.clone()));
         }
-        self.by_need.insert((item.need, object));
+        self.by_need.insert((need, object));
+    }
+
+    /// What was taken back of an object will not be made again.
+    pub(crate) fn forget_undone(&mut self, object: &ObjectKey) {
+        if let Some(item) = self.items.get_mut(object) {
+            item.undone.clear();
+        }
     }
 
     /// Takes an object out, when it has been recovered or deleted.

@@ -161,6 +161,12 @@ impl Pg {
             if writing || in_flight > 0 || self.is_arriving(object) {
                 return false;
             }
+            // Whoever sees the object without a change must not see it with that change later on, as when the change is of a
+            // client that was shut out before.
+            if self.may_be_redone(object) {
+                self.recover_first(object);
+                return false;
+            }
             self.leases.wanted = true;
             if !self.may_read() {
                 self.ask_for_lease();

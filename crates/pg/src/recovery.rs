@@ -19,7 +19,7 @@ pub(crate) struct Recovery {
     /// Objects recovered at once, beyond those an operation waits for.
     pub limit: usize,
     /// Objects under way.
-    moving: BTreeMap<ObjectKey, Moving>,
+    pub moving: BTreeMap<ObjectKey, Moving>,
     /// Objects an operation waits for.
     urgent: BTreeSet<ObjectKey>,
     /// Objects no known copy has.
@@ -32,9 +32,11 @@ pub(crate) struct Recovery {
 
 /// How far an object is.
 #[derive(Debug)]
-enum Moving {
+pub(crate) enum Moving {
     /// Asked `from` for it.
     Pulling { from: OsdId, need: Version },
+    /// Asked `from` for what it has taken back: this version.
+    Redoing { from: OsdId, version: Version },
     /// Arrived, not yet durable.
     Storing,
     /// Being read here, for these copies.
@@ -50,6 +52,8 @@ pub(crate) enum Purpose {
     Push(ObjectKey),
     /// To answer a pull.
     Pull { to: OsdId, object: ObjectKey, need: Version },
+    /// To make changes again that were taken back here.
+    Redo(ObjectKey),
     /// To find the end of the next step of the backfill.
     BackfillNext,
     /// The primary's side of the comparison.
@@ -81,7 +85,7 @@ impl Recovery {
         self.moving.is_empty()
     }
 
-    fn token(&mut self, purpose: Purpose) -> ReadToken {
+    pub fn token(&mut self, purpose: Purpose) -> ReadToken {
         self.next_read += 1;
         let token = ReadToken(self.next_read);
         self.reads.insert(token, purpose);
@@ -142,16 +146,17 @@ impl Pg {
         }
     }
 
-    fn start_recovery(&mut self, object: &ObjectKey) {
+    pub(crate) fn start_recovery(&mut self, object: &ObjectKey) {
         if self.is_moving(object) || self.recovery.unfound.contains(object) {
             return;
         }
-        if let Some(MissingItem { need, .. }) = self.missing.get(object).copied() {
+        if let Some(need) = self.missing.get(object).map(|item| item.need) {
             match self.find_source(object) {
                 Some(from) => {
                     self.recovery.moving.insert(object.clone(), Moving::Pulling { from, need });
                     self.send(from, Body::Pull { object: object.clone(), need });
                 }
+                None if self.begin_redo(object) => {}
                 None => {
                     self.recovery.unfound.insert(object.clone());
                 }
@@ -187,7 +192,9 @@ impl Pg {
     }
 
     pub(crate) fn read_for_pull(&mut self, to: OsdId, object: ObjectKey, need: Version) {
-        if self.missing.contains(&object) {
+        // What was taken back is good for that.
+        let is_undone = |item: &MissingItem| !item.undone.is_empty() && item.have == need;
+        if self.missing.get(&object).is_some_and(|item| !is_undone(item)) {
             self.send(to, Body::PullFailed { object, need });
             return;
         }
@@ -216,6 +223,7 @@ impl Pg {
     pub(crate) fn on_object_read(&mut self, token: ReadToken, found: Option<(Version, Blob)>) {
         match self.recovery.reads.remove(&token) {
             Some(Purpose::Push(object)) => self.push(object, found),
+            Some(Purpose::Redo(object)) => self.redo_read(&object, found),
             Some(Purpose::Pull { to, object, need }) => match found {
                 Some((version, data)) if version == need => {
                     self.send(to, Body::Push { object, version, data })
@@ -253,8 +261,8 @@ impl Pg {
 
     /// What the store has of an object is not to be used: it comes from whoever has it.
     pub(crate) fn lost_here(&mut self, object: ObjectKey, need: Version, mut draft: Draft) {
-        let item = MissingItem { need, have: Version::ZERO };
-        self.missing.insert(object.clone(), item);
+        let item = MissingItem::new(need, Version::ZERO);
+        self.missing.insert(object.clone(), item.clone());
         draft.missing.push((object, Some(item)));
         self.persist(draft);
     }
@@ -264,7 +272,7 @@ impl Pg {
         let expected = matches!(self.recovery.moving.get(&object),
             Some(Moving::Pulling { from: source, need }) if *source == from && *need == version);
         if !expected {
-            return;
+            return self.redo_pulled(from, &object, version, data);
         }
         self.recovery.moving.insert(object.clone(), Moving::Storing);
         let mut draft = Draft::default();
@@ -296,9 +304,11 @@ impl Pg {
             if let Some(peer) =
                 self.peering.peers.get_mut(&from).filter(|peer| peer.last_backfill.covers(object))
             {
-                peer.missing.insert(object.clone(), MissingItem { need, have: Version::ZERO });
+                peer.missing.insert(object.clone(), MissingItem::new(need, Version::ZERO));
             }
             self.start_recovery(object);
+        } else {
+            self.redo_pull_failed(from, object, need);
         }
     }
 

@@ -110,10 +110,7 @@ impl Pg {
         let committed_to = self.info.committed_to;
 
         let mut waiting = SmallVec::from_iter([self.whoami]);
-        let peers = self.peering.peers.iter();
-        let peers: SmallVec<[(OsdId, bool); 4]> =
-            peers.map(|(osd, peer)| (*osd, peer.sent_through.covers(&object))).collect();
-        for (osd, within) in peers {
+        for (osd, within) in self.peers_within(&object) {
             if within {
                 waiting.push(osd);
             }
@@ -131,6 +128,106 @@ impl Pg {
         let mut draft = Draft::default();
         draft.then.push(Then::Committed(last));
         self.append(entries, payload, trim_to, draft);
+    }
+
+    /// The other copies, and whether they are meant to have the object by now.
+    fn peers_within(&self, object: &ObjectKey) -> SmallVec<[(OsdId, bool); 4]> {
+        let peers = self.peering.peers.iter();
+        peers.map(|(osd, peer)| (*osd, peer.sent_through.covers(object))).collect()
+    }
+
+    /// Orders changes of an object anew that were taken back: their entries with the requests and answers they had, and the object
+    /// that came of them in the place of whatever the copies have.
+    pub(crate) fn submit_redo(&mut self, object: ObjectKey, undone: Vec<LogEntry>, data: Option<Blob>) {
+        let epoch = self.epoch();
+        let follows = self.log.head();
+        // Above what they had: versions that clients see of the object are drawn from it.
+        let before = undone.iter().map(|entry| entry.version.version).fold(follows.version, u64::max);
+        let versions = (before + 1..).map(|version| Version { epoch, version });
+        let mut prior_version = undone.first().map(|entry| entry.prior_version).unwrap_or_default();
+        let entries: Vec<LogEntry> = undone
+            .into_iter()
+            .zip(versions)
+            .map(|(entry, version)| {
+                let request = entry.request.filter(|_| !self.config.canary(Bug::ForgetRedoneRequests));
+                let entry = LogEntry { version, prior_version, request, ..entry };
+                prior_version = entry.leaves();
+                entry
+            })
+            .collect();
+        let Some(last) = entries.last().map(|entry| entry.version) else { return };
+        let trim_to = self.trim_point();
+        let committed_to = self.info.committed_to;
+
+        let mut waiting: SmallVec<[OsdId; 4]> = SmallVec::from_iter([self.whoami]);
+        for (osd, within) in self.peers_within(&object) {
+            if within {
+                waiting.push(osd);
+            }
+            let data = data.clone().filter(|_| within);
+            let entries = entries.clone();
+            self.send(osd, Body::Redo { follows, entries, data, trim_to, committed_to });
+            // It has the object before anything that is said of it from now on.
+            if let Some(peer) = self.peering.peers.get_mut(&osd) {
+                peer.missing.remove(&object);
+            }
+        }
+        for entry in &entries {
+            self.ops.began_write(&object);
+            let (first, object, waiting) = (entry.version, object.clone(), waiting.clone());
+            let in_flight =
+                InFlight { first, object, waiting, ops: SmallVec::new(), result: entry.result.clone() };
+            self.replication.in_flight.insert(entry.version, in_flight);
+        }
+        self.ops.mark_ready(&object);
+        let mut draft = Draft::default();
+        draft.then.push(Then::Committed(last));
+        self.append_redo(entries, data, trim_to, draft);
+    }
+
+    /// A replica's side.
+    pub(crate) fn on_redo(
+        &mut self,
+        from: OsdId,
+        entries: Vec<LogEntry>,
+        data: Option<Blob>,
+        trim_to: Version,
+        committed_to: Version,
+    ) {
+        if self.state != State::ReplicaActive {
+            return;
+        }
+        self.heard_committed(committed_to);
+        let Some(version) = entries.last().map(|entry| entry.version) else { return };
+        let mut draft = Draft::default();
+        draft.then.push(Then::Send(from, Body::RepOpReply { version }));
+        self.append_redo(entries, data, trim_to, draft);
+    }
+
+    /// Puts entries into the log and what came of them in the place of their object.
+    fn append_redo(
+        &mut self,
+        entries: Vec<LogEntry>,
+        data: Option<Blob>,
+        trim_to: Version,
+        mut draft: Draft,
+    ) {
+        let Some(last) = entries.last() else { return };
+        let object = last.object.clone();
+        match data {
+            Some(data) => {
+                draft.objects.push(StoreChange::Put { object: object.clone(), version: last.version, data });
+            }
+            None if last.kind == EntryKind::Delete => {
+                draft.objects.push(StoreChange::Remove(object.clone()));
+            }
+            // The backfill will bring it.
+            None => {}
+        }
+        if self.missing.remove(&object).is_some() {
+            draft.missing.push((object, None));
+        }
+        self.append(entries, None, trim_to, draft);
     }
 
     /// Puts entries into the log and the change into the store, as one transaction.
@@ -223,9 +320,12 @@ impl Pg {
             }
             self.ops.ended_write(&object);
         }
-        self.info.committed_to = match self.replication.all_committed_before() {
-            Some(first) => self.log.before(first),
-            None => self.log.head(),
-        };
+        // With fewer copies than `min_size` what they agree on commits nobody.
+        if self.peering.is_started() {
+            self.info.committed_to = match self.replication.all_committed_before() {
+                Some(first) => self.log.before(first),
+                None => self.log.head(),
+            };
+        }
     }
 }

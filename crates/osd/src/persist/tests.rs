@@ -125,7 +125,10 @@ fn transaction(state: &PersistedPg, epoch: u32, parts: &[Part]) -> PgTransaction
             }
             Part::ClearMissing => txn.clear_missing = true,
             Part::Missing(n, need) => {
-                let item = need.map(|need| MissingItem { need: v(epoch, need + 1), have: Version::ZERO });
+                let item = need.map(|need| {
+                    let undone = (0..need % 3).map(|at| entry(v(epoch, need + 2 + at), *n, epoch)).collect();
+                    MissingItem { undone, ..MissingItem::new(v(epoch, need + 1), Version::ZERO) }
+                });
                 txn.missing.push((object(*n), item));
             }
             Part::Past(n) => {

@@ -5,13 +5,12 @@ use crate::config::Canary as Bug;
 use crate::effect::Effect;
 use crate::event::Timer;
 use crate::info::History;
-use crate::log::LogSegment;
-use crate::message::{Body, LeaseBound};
+use crate::message::{Activation, Body};
 use crate::missing::{MissingItem, MissingSet};
 use crate::state::State;
 use crate::version::{ObjectKey, Position, Version};
 use crate::{Draft, Pg, Then};
-use cairn_types::{Epoch, OsdId};
+use cairn_types::OsdId;
 
 impl Pg {
     /// The primary's own activation is durable first: what the others then take over survives it.
@@ -23,6 +22,9 @@ impl Pg {
             self.info.start(started, self.log.head());
         }
         let mut draft = Draft::default();
+        if !self.peering.unbroken.contains(&self.whoami) {
+            self.forget_undone(&mut draft);
+        }
         draft.then.push(Then::Activated);
         self.persist(draft);
     }
@@ -59,41 +61,39 @@ impl Pg {
                 Peer { missing: MissingSet::default(), sent_through: last_backfill.clone(), last_backfill };
             self.peering.peers.insert(osd, peer);
             self.peering.activating.insert(osd);
-            let body = Body::Activate {
+            let body = Body::Activate(Activation {
                 history: self.info.history,
                 started: self.peering.started,
                 segment: self.log.segment(since),
                 reset,
+                keeps_undone: self.peering.unbroken.contains(&osd),
                 leases: self.leases.bounds(self.now),
-            };
+            });
             self.send(osd, body);
         }
         self.check_activated();
     }
 
     /// A member's side.
-    pub(crate) fn on_activate(
-        &mut self,
-        from: OsdId,
-        history: History,
-        started: Option<Epoch>,
-        segment: &LogSegment,
-        reset: bool,
-        leases: &[LeaseBound],
-    ) {
+    pub(crate) fn on_activate(&mut self, from: OsdId, activation: &Activation) {
         if self.state != State::Stray {
             return;
         }
         self.set_state(State::ReplicaActive);
+        let Activation { history, started, segment, reset, keeps_undone, leases } = activation;
         for bound in leases {
             self.leases.promise(bound.holder, self.now.plus_ms(bound.remaining_ms));
         }
-        self.merge_history(&history);
-        let mut draft = if reset { self.replace_log(segment) } else { self.merge_log(segment) };
-        if let Some(started) = started {
+        self.merge_history(history);
+        let mut draft =
+            if *reset { self.replace_log(segment) } else { self.merge_log(segment, *keeps_undone) };
+        if !keeps_undone {
+            self.forget_undone(&mut draft);
+        }
+        if let Some(started) = *started {
             self.info.start(started, self.log.head());
         }
-        let missing = self.missing.iter().map(|(object, item)| (object.clone(), *item)).collect();
+        let missing = self.missing.iter().map(|(object, item)| (object.clone(), item.clone())).collect();
         draft.then.push(Then::Send(from, Body::Activated { last_update: self.log.head(), missing }));
         self.persist(draft);
     }

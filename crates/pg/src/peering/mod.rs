@@ -14,14 +14,14 @@ use crate::info::PgInfo;
 use crate::interval::PgMap;
 use crate::log::{LogSegment, Merge, ObjectFate, PgLog, TRIM_STEP, in_steps, object_fates};
 use crate::message::{Body, LeaseBound};
-use crate::missing::MissingSet;
+use crate::missing::{MissingItem, MissingSet};
 use crate::state::State;
 use crate::version::{ObjectKey, Position, Time};
 use crate::{Draft, Pg, StoreChange};
 use cairn_types::{Epoch, OsdId};
 pub(crate) use choose::unsettled;
 use choose::{Choice, choose, same_members};
-use prior::{PriorSet, awaits_someone, without_witness};
+use prior::{PriorSet, awaits_someone, has_seen_all, without_witness};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// What the primary knows in this interval.
@@ -32,6 +32,9 @@ pub(crate) struct Peering {
     infos: BTreeMap<OsdId, (Epoch, PgInfo)>,
     awaiting: BTreeSet<OsdId>,
     choice: Option<Choice>,
+    /// Who has taken part in everything that may have been served since the newest activation it took part in: what it takes back,
+    /// or took back, nobody has seen the group without.
+    unbroken: BTreeSet<OsdId>,
     wish: Option<MonitorRequest>,
     /// Leases heard of from others, by this clock.
     heard: Vec<(Option<OsdId>, Time)>,
@@ -74,6 +77,11 @@ impl Peering {
     pub fn strays(&self) -> impl Iterator<Item = (OsdId, &PgInfo)> {
         let others = self.infos.iter().filter(|(osd, _)| !self.peers.contains_key(osd));
         others.map(|(osd, (_, info))| (*osd, info))
+    }
+
+    /// Whether this activation has copies enough to serve.
+    pub fn is_started(&self) -> bool {
+        self.started.is_some()
     }
 
     pub fn forget_stray(&mut self, osd: OsdId) {
@@ -274,12 +282,16 @@ impl Pg {
             self.wish(MonitorRequest::PgTemp(acting));
             return;
         }
+        let max_started = choice.max_started;
+        let unbroken = infos.iter().filter(|(osd, info)| has_seen_all(&self.past, max_started, **osd, info));
+        let unbroken = unbroken.map(|(osd, _)| *osd).collect();
         let auth = choice.auth;
         let members = choice.acting.iter().chain(&choice.backfill).chain([&self.whoami]);
         // Those too far behind for the log are backfilled and need none of it.
         let tail = infos.get(&auth).map(|info| info.log_tail).unwrap_or_default();
         let joining = members.filter_map(|osd| infos.get(osd)).filter(|info| info.last_update >= tail);
         let since = joining.map(|info| info.agreed_up_to().max(tail)).min().unwrap_or(tail);
+        self.peering.unbroken = unbroken;
         self.peering.choice = Some(choice);
         if auth == self.whoami {
             self.wait_up_thru();
@@ -299,14 +311,15 @@ impl Pg {
             self.set_state(State::Incomplete);
             return;
         }
-        let draft = self.merge_log(segment);
+        let keeps_undone = self.peering.unbroken.contains(&self.whoami);
+        let draft = self.merge_log(segment, keeps_undone);
         self.persist(draft);
         self.wait_up_thru();
     }
 
     /// Makes this log equal to the authoritative one and the missing set fit it, in as many transactions as the store needs
-    /// for it: the last one is returned.
-    pub(crate) fn merge_log(&mut self, segment: &LogSegment) -> Draft {
+    /// for it: the last one is returned. What is taken back is remembered only with `keeps_undone`.
+    pub(crate) fn merge_log(&mut self, segment: &LogSegment, keeps_undone: bool) -> Draft {
         let merge = self.log.plan_merge(segment);
         let divergent: BTreeSet<_> = merge.divergent.iter().map(|entry| entry.object.clone()).collect();
         let mut draft = Draft::default();
@@ -314,18 +327,32 @@ impl Pg {
             if n > 0 {
                 self.persist(std::mem::take(&mut draft));
             }
-            self.merge_step(step, &divergent, &mut draft);
+            self.merge_step(step, &divergent, keeps_undone, &mut draft);
         }
         draft
     }
 
-    fn merge_step(&mut self, merge: Merge, divergent: &BTreeSet<ObjectKey>, draft: &mut Draft) {
+    fn merge_step(
+        &mut self,
+        merge: Merge,
+        divergent: &BTreeSet<ObjectKey>,
+        keeps_undone: bool,
+        draft: &mut Draft,
+    ) {
         self.log.apply_merge(&merge);
         let mut fates = object_fates(&merge, &self.log, &self.missing, &self.info.last_backfill);
         if self.config.canary(Bug::SkipDivergentRollback) {
             fates.retain(|object, _| !divergent.contains(object));
         }
-        for (object, fate) in fates {
+        let undone_bytes: usize = self.missing.iter().map(|(_, item)| item.undone_bytes()).sum();
+        let mut room = self.config.undone_bytes_max.saturating_sub(undone_bytes);
+        for (object, mut fate) in fates {
+            if let ObjectFate::Missing(item) = &mut fate {
+                match room.checked_sub(item.undone_bytes()) {
+                    Some(left) if keeps_undone => room = left,
+                    _ => item.undone.clear(),
+                }
+            }
             let item = match fate {
                 ObjectFate::Missing(item) if !self.config.canary(Bug::ForgetMissingObject) => Some(item),
                 ObjectFate::Missing(_) | ObjectFate::Present => None,
@@ -335,13 +362,24 @@ impl Pg {
                 }
             };
             if item.is_some() || self.missing.contains(&object) {
-                self.missing.set(&object, item);
+                self.missing.set(&object, item.clone());
                 draft.missing.push((object, item));
             }
         }
         draft.log.rewind_to = (!merge.divergent.is_empty()).then_some(merge.rewind_to);
         draft.log.prepend = (!merge.older.is_empty()).then_some((merge.tail, merge.older));
         draft.log.append = merge.added;
+    }
+
+    /// The group may have been seen without what this copy has taken back: it cannot be made again.
+    pub(crate) fn forget_undone(&mut self, draft: &mut Draft) {
+        let has_undone =
+            |(object, item): (&ObjectKey, &MissingItem)| (!item.undone.is_empty()).then(|| object.clone());
+        let objects: Vec<ObjectKey> = self.missing.iter().filter_map(has_undone).collect();
+        for object in objects {
+            self.missing.forget_undone(&object);
+            draft.missing.push((object.clone(), self.missing.get(&object).cloned()));
+        }
     }
 
     /// Throws this log away for the authoritative one, as [`Pg::merge_log`] does: the entries it has go a few at a time, too.

@@ -62,6 +62,12 @@ pub(crate) fn without_witness<'a>(
     })
 }
 
+/// Whether a copy has taken part in the newest activation, and in every interval since that may have served anybody.
+pub(crate) fn has_seen_all(past: &PastIntervals, max_started: Epoch, osd: OsdId, info: &PgInfo) -> bool {
+    info.last_epoch_started >= max_started
+        && relevant(past, max_started).all(|interval| interval.acting.contains(&osd))
+}
+
 /// Whether a member of one of those intervals is down and its disk not known to be gone.
 pub(crate) fn awaits_someone(past: &PastIntervals, started: Epoch, map: &PgMap) -> bool {
     relevant(past, started)
@@ -128,6 +134,28 @@ mod tests {
         let me = OsdId(0);
         let prior = |map| PriorSet::build(&past(), Epoch(0), map, me);
         assert_ne!(prior(&replaced), prior(&given_up));
+    }
+
+    #[test]
+    fn who_was_away_while_others_may_have_served_has_not_seen_all() {
+        let pgid = PgId { pool: PoolId(1), seed: 0 };
+        let info =
+            |started| PgInfo { last_epoch_started: Epoch(started), ..PgInfo::new(pgid, Epoch(1), Epoch(1)) };
+        let seen = |past: &PastIntervals, max, osd, started| {
+            has_seen_all(past, Epoch(max), OsdId(osd), &info(started))
+        };
+        // OSDs 1 and 2 took part in the activation of epoch 4.
+        assert!(seen(&past(), 4, 1, 4) && seen(&past(), 4, 2, 4));
+        // It has missed the newest activation.
+        assert!(!seen(&past(), 4, 1, 3));
+        // Another interval without it may have served; nobody who took part in it answers.
+        let mut past = past();
+        let later =
+            Interval { first: Epoch(6), last: Epoch(7), acting: vec![OsdId(2)], ..past.closed[0].clone() };
+        past.closed.push(later);
+        assert!(!seen(&past, 4, 1, 4) && seen(&past, 4, 2, 4));
+        past.closed[1].maybe_went_rw = false;
+        assert!(seen(&past, 4, 1, 4));
     }
 
     #[test]

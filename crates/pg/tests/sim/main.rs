@@ -43,6 +43,7 @@ fn run(seed: u64, canary: Option<Canary>) -> Result<Report, Violation> {
     let setup = Setup { config: Config { log_step_bytes, ..setup.config }, ..setup };
     let outcome = catch_unwind(AssertUnwindSafe(|| {
         let mut world = World::new(seed, setup);
+        world.spoils = true;
         world.start_clients();
         world.start_faults();
         world.run_until(8_000 * MS);
@@ -129,7 +130,7 @@ fn the_same_seed_gives_the_same_log() {
     }
 }
 
-const CANARIES: [(Canary, u64); 10] = [
+const CANARIES: [(Canary, u64); 11] = [
     (Canary::ForgetUpThru, 2_000),
     (Canary::AckWithOneReplicaNotDurable, 2_000),
     (Canary::ReadWithoutLease, 2_000),
@@ -140,6 +141,7 @@ const CANARIES: [(Canary, u64); 10] = [
     (Canary::AckBeforePersist, 2_000),
     (Canary::ActivateWithoutUpThru, 2_000),
     (Canary::IgnorePriorLease, 2_000),
+    (Canary::ForgetRedoneRequests, 2_000),
 ];
 
 /// Every deliberate bug is found: a simulation that cannot fail proves nothing.

@@ -2,6 +2,7 @@
 
 use crate::checker::Action;
 use crate::world::{MS, Setup, Violation, World, sim_config};
+use bytes::Bytes;
 use cairn_pg::{Canary, Config, Position, State};
 use cairn_types::OsdId;
 
@@ -13,8 +14,12 @@ fn cluster(osds: usize, config: Config) -> World {
 }
 
 fn cluster_of(osds: usize, size: usize, config: Config) -> World {
+    cluster_from(7, osds, size, config)
+}
+
+fn cluster_from(seed: u64, osds: usize, size: usize, config: Config) -> World {
     let setup = Setup { osds, size, min_size: 2, objects: 8, clients: 2, config };
-    let mut world = World::new(7, setup);
+    let mut world = World::new(seed, setup);
     assert!(world.run_while(5 * SECOND, World::is_clean), "{}", world.state());
     world
 }
@@ -236,6 +241,149 @@ fn a_store_that_forgets_what_it_acknowledged_is_not_followed() {
     // Of two copies, what each has been told of the group's commits decides; of three, the other two.
     assert!(a_store_forgets(2, Some(Canary::IgnoreCommittedTo)).is_err());
     assert_eq!(a_store_forgets(3, Some(Canary::IgnoreCommittedTo)), Ok(()));
+}
+
+/// What becomes of the only other copy of an object of which one copy has taken back a change.
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum Fate {
+    Rots,
+    IsReplaced,
+}
+
+/// Objects that a copy misses and could make from changes it has taken back.
+fn undone(world: &World, osd: OsdId) -> usize {
+    let pg = world.nodes[&osd].pg.as_ref();
+    pg.map_or(0, |pg| pg.missing().iter().filter(|(_, item)| !item.undone.is_empty()).count())
+}
+
+/// Of two copies, one has carried out changes of `count` objects (`change(object)`, acknowledged to nobody) when the power fails, and has
+/// taken them back when the two agree: in that moment it ends. The world, who that is, who the other is, and the requests. `None` if with
+/// this seed the copy wanted is not ahead.
+fn taken_back(
+    seed: u64,
+    by_primary: bool,
+    count: usize,
+    config: Config,
+    change: impl Fn(u64) -> Action,
+) -> Option<(World, OsdId, OsdId, Vec<u64>)> {
+    let mut world = cluster_from(seed, 2, 2, config);
+    for object in 0..count {
+        done(&mut world, object, Action::Set(object as u64 + 1));
+    }
+    world.run_until(world.now + SECOND);
+    let head =
+        |world: &World, osd: OsdId| world.nodes[&osd].store.durable.meta.as_ref().map(|meta| meta.log.head());
+    let (first, second) = (primary(&world), replicas(&world)[0]);
+    let (ahead, behind) = if by_primary { (first, second) } else { (second, first) };
+    let before = head(&world, first);
+    if by_primary {
+        world.isolate(second);
+    } else {
+        world.nodes.get_mut(&first).expect("a node").store.is_stuck = true;
+    }
+    let requests = (0..count).map(|object| world.request(1, object, change(object as u64 + 1))).collect();
+    let all = |world: &World| {
+        let meta = world.nodes[&ahead].store.durable.meta.as_ref();
+        meta.is_some_and(|meta| meta.log.head().version == before.unwrap_or_default().version + count as u64)
+    };
+    while !all(&world) {
+        world.run_until(world.now + MS / 5);
+        if world.authority.epoch() != world.nodes[&first].pg.as_ref()?.stats()?.epoch {
+            return None;
+        }
+    }
+    world.nodes.get_mut(&first).expect("a node").store.is_stuck = false;
+    world.nodes.get_mut(&behind).expect("a node").store.pending.clear();
+    power_fails_until_they_agree(&mut world);
+    (undone(&world, ahead) == count).then_some((world, ahead, behind, requests))
+}
+
+fn made_again(by_primary: bool, fate: Fate, canary: Option<Canary>) -> Result<Vec<u64>, Violation> {
+    let config = Config { canary, ..sim_config() };
+    let mut tries = (0..40).filter_map(|seed| taken_back(seed, by_primary, 1, config, |_| Action::Append(9)));
+    let (mut world, _, behind, requests) = tries.next().expect("a seed");
+    match fate {
+        Fate::Rots => world.rot(behind, 0),
+        Fate::IsReplaced => world.wipe(behind),
+    }
+    world.settle()?;
+    assert!(world.answer(requests[0]).is_some());
+    Ok(done(&mut world, 0, Action::Read))
+}
+
+#[test]
+fn what_was_taken_back_is_made_again_when_nothing_else_is_left() {
+    for by_primary in [true, false] {
+        for fate in [Fate::Rots, Fate::IsReplaced] {
+            assert_eq!(made_again(by_primary, fate, None), Ok(vec![1, 9]), "{by_primary} {fate:?}");
+            // The client sends it again: it must be known.
+            let forgotten = made_again(by_primary, fate, Some(Canary::ForgetRedoneRequests));
+            assert!(forgotten.is_err(), "{by_primary} {fate:?} {forgotten:?}");
+        }
+    }
+}
+
+#[test]
+fn a_removal_that_was_taken_back_is_made_again() {
+    for by_primary in [true, false] {
+        let mut tries =
+            (0..40).filter_map(|seed| taken_back(seed, by_primary, 1, sim_config(), |_| Action::Delete));
+        let (mut world, _, behind, requests) = tries.next().expect("a seed");
+        world.wipe(behind);
+        becomes_clean(&mut world);
+        assert_eq!(world.answer(requests[0]).as_deref(), Some(&b"ok"[..]));
+        assert_eq!(done(&mut world, 0, Action::Append(5)), [5]);
+    }
+}
+
+#[test]
+fn what_was_taken_back_is_known_after_another_power_cut_and_made_again_after_two() {
+    for seed in 0..12 {
+        let tried = taken_back(seed, true, 3, sim_config(), Action::Append);
+        let Some((mut world, ahead, behind, requests)) = tried else { continue };
+        for object in 0..3 {
+            world.rot(behind, object);
+        }
+        // In every moment of it.
+        world.run_until(world.now + seed * 3 * MS);
+        power_fails_until_they_agree(&mut world);
+        world.run_until(world.now + seed * MS);
+        power_fails_until_they_agree(&mut world);
+        becomes_clean(&mut world);
+        for (object, request) in requests.into_iter().enumerate() {
+            assert!(world.answer(request).is_some());
+            assert_eq!(done(&mut world, object, Action::Read), [object as u64 + 1; 2], "{seed} {ahead}");
+        }
+    }
+}
+
+/// The client gives up, as one does that was shut out; somebody reads; then nothing is left but what was taken back. What the read gave, and
+/// what is there in the end.
+fn seen_and_made_again(canary: Option<Canary>) -> (Vec<u64>, Vec<u64>) {
+    let config = Config { canary, ..sim_config() };
+    let mut tries = (0..40).filter_map(|seed| taken_back(seed, false, 1, config, |_| Action::Append(9)));
+    let (mut world, ahead, behind, requests) = tries.next().expect("a seed");
+    // It is not fetched for now.
+    world.nodes.get_mut(&ahead).expect("a node").store.is_stuck = true;
+    world.give_up(requests[0]);
+    let read = world.request(1, 0, Action::Read);
+    world.run_until(world.now + 2 * SECOND);
+    let store = &mut world.nodes.get_mut(&ahead).expect("a node").store;
+    store.is_stuck = false;
+    store.pending.clear();
+    world.rot(behind, 0);
+    power_fails_until_they_agree(&mut world);
+    becomes_clean(&mut world);
+    let values = |bytes: Bytes| {
+        bytes.chunks_exact(8).map(|v| u64::from_be_bytes(v.try_into().expect("eight"))).collect()
+    };
+    (world.answer(read).map(values).expect("answered"), done(&mut world, 0, Action::Read))
+}
+
+#[test]
+fn what_was_seen_without_a_change_is_not_seen_with_it_later() {
+    assert_eq!(seen_and_made_again(None), (vec![1, 9], vec![1, 9]));
+    assert_eq!(seen_and_made_again(Some(Canary::ReadWhatMayBeRedone)), (vec![1], vec![1, 9]));
 }
 
 #[test]

@@ -22,6 +22,8 @@ pub struct Store {
     pub reads_see_pending: bool,
     /// Objects that cannot be read, until they are replaced as a whole.
     pub rotten: BTreeSet<ObjectKey>,
+    /// Nothing becomes durable for now.
+    pub is_stuck: bool,
 }
 
 /// A change of an object, as a payload: `S` set, `A` append, `D` delete, and eight bytes.
@@ -83,6 +85,7 @@ impl Store {
 
     /// The oldest `count` become durable.
     pub fn harden(&mut self, count: usize) {
+        let count = if self.is_stuck { 0 } else { count };
         for txn in self.pending.drain(..count) {
             for change in &txn.objects {
                 if let StoreChange::Put { object, .. } | StoreChange::Remove(object) = change {
@@ -91,6 +94,15 @@ impl Store {
             }
             self.durable.apply(&txn);
         }
+    }
+
+    /// Whether an execution finds that it cannot read the object: it waits for what replaces the object to be durable.
+    pub fn is_rotten(&self, object: &ObjectKey) -> bool {
+        let replaces = |change: &StoreChange| match change {
+            StoreChange::Put { object: replaced, .. } | StoreChange::Remove(replaced) => replaced == object,
+            StoreChange::Apply { .. } => false,
+        };
+        self.rotten.contains(object) && !self.pending.iter().any(|txn| txn.objects.iter().any(replaces))
     }
 
     /// Power is lost after `survive` of the waiting transactions reached the disk.

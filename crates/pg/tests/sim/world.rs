@@ -50,6 +50,7 @@ enum Ev {
     Send { request: u64, attempt: u32 },
     NewRequest(usize),
     Fault,
+    Spoil(OsdId),
 }
 
 pub struct Node {
@@ -128,6 +129,11 @@ pub struct World {
     /// Newest epoch the group was clean in.
     clean_at: Epoch,
     wiped_at: Epoch,
+    /// Whether what a copy has taken back is sometimes all that is left of an object.
+    pub spoils: bool,
+    is_spoiling: bool,
+    /// No faults until then.
+    calm_until: u64,
     pub digest: u64,
     pub events: u64,
     pub faults: BTreeMap<&'static str, u64>,
@@ -215,6 +221,9 @@ impl World {
             quiet_from: u64::MAX,
             clean_at: Epoch(0),
             wiped_at: Epoch(0),
+            spoils: false,
+            is_spoiling: false,
+            calm_until: 0,
             digest: 0xcbf2_9ce4_8422_2325,
             events: 0,
             faults: BTreeMap::new(),
@@ -336,8 +345,10 @@ impl World {
             Ev::Hardened { osd, token, .. } => {
                 let store = &mut self.node(osd).store;
                 let count = store.pending.iter().take_while(|txn| txn.token <= token).count();
-                store.harden(count);
-                self.drive(osd, Event::Persisted(token));
+                if !store.is_stuck {
+                    store.harden(count);
+                    self.drive(osd, Event::Persisted(token));
+                }
             }
             Ev::Execute { osd, op, .. } => self.execute(osd, op),
             Ev::Read { osd, token, object, .. } => {
@@ -385,6 +396,7 @@ impl World {
             Ev::Send { request, attempt } => self.send_request(request, attempt),
             Ev::NewRequest(client) => self.new_request(client),
             Ev::Fault => self.random_fault(),
+            Ev::Spoil(osd) => self.spoil(osd),
         }
     }
 
@@ -471,6 +483,11 @@ impl World {
         if let Err(what) = checked {
             self.violation.get_or_insert(Violation::Inconsistent(format!("{osd}: {what:?}")));
         }
+        if self.spoils && !self.is_spoiling && self.undone_of(osd).is_some() {
+            self.is_spoiling = true;
+            let delay = self.rng.below(8 * MS);
+            self.after(delay, Ev::Spoil(osd));
+        }
         for effect in effects {
             self.carry_out(osd, life, effect);
         }
@@ -495,6 +512,9 @@ impl World {
                 self.at(at, Ev::Hardened { osd, life, token });
             }
             Effect::Send { to, message } => {
+                if matches!(message.body, Body::Redo { .. }) {
+                    self.count("seen making again");
+                }
                 let delay =
                     if self.rng.one_in(30) { self.rng.range(1, 80) * MS } else { self.rng.range(50, 2 * MS) };
                 let lane = message.body.lane().number();
@@ -585,7 +605,7 @@ impl World {
             Action::Delete if content.is_none() => Outcome::Failed(Bytes::from_static(ABSENT)),
             Action::Delete => change(true, payload(b'D', 0), ok),
         };
-        let outcome = if self.nodes[&osd].store.rotten.contains(&op.object) {
+        let outcome = if self.nodes[&osd].store.is_rotten(&op.object) {
             let otherwise = Box::new(Outcome::Failed(Bytes::from_static(b"error")));
             Outcome::Unreadable { stored_version: Some(stored_version), otherwise }
         } else {
@@ -635,6 +655,14 @@ impl World {
     pub fn answer(&self, request: u64) -> Option<Bytes> {
         let request = &self.requests[&request];
         self.history[request.object][request.at].answered.as_ref().map(|(_, bytes)| bytes.clone())
+    }
+
+    /// Its client does not ask again, and hears no answer.
+    pub fn give_up(&mut self, request: u64) {
+        let request = self.requests.get_mut(&request).expect("a request");
+        if !std::mem::replace(&mut request.done, true) {
+            self.clients[request.client].open -= 1;
+        }
     }
 
     fn send_request(&mut self, id: u64, attempt: u32) {
@@ -813,6 +841,15 @@ impl World {
         if self.now >= self.quiet_from {
             return;
         }
+        if self.now < self.calm_until {
+            self.at(self.calm_until, Ev::Fault);
+            return;
+        }
+        // What rotted too late to matter, and was not read since, is as before.
+        for node in self.nodes.values_mut() {
+            let missing = node.pg.as_ref().map(|pg| pg.missing());
+            node.store.rotten.retain(|object| missing.is_some_and(|missing| missing.contains(object)));
+        }
         let osds: Vec<OsdId> = self.nodes.keys().copied().collect();
         let any = self.rng.pick(&osds).expect("there are OSDs");
         // Half of all faults hit a member of the acting set, often the primary.
@@ -860,6 +897,45 @@ impl World {
         }
         let delay = if self.rng.one_in(4) { self.rng.range(1, 50) } else { self.rng.range(100, 1_500) };
         self.after(delay * MS, Ev::Fault);
+    }
+
+    /// An object that this copy, part of an activation, misses and could make from what it has taken back.
+    fn undone_of(&self, osd: OsdId) -> Option<ObjectKey> {
+        let pg = self.nodes[&osd].pg.as_ref()?;
+        let is_part = matches!(pg.state(), State::Active | State::ReplicaActive);
+        let mut undone = pg.missing().iter().filter(|(_, item)| is_part && !item.undone.is_empty());
+        undone.next().map(|(object, _)| object.clone())
+    }
+
+    /// Everything else that there is of such an object is lost, and nothing more until it should have been made anew.
+    fn spoil(&mut self, osd: OsdId) {
+        self.is_spoiling = false;
+        let map = self.authority.latest().clone();
+        let is_calm =
+            |node: &Node| node.alive && !node.paused && !node.isolated && node.map_epoch == map.epoch.0;
+        let all_calm = self.nodes.values().all(is_calm) && self.nodes.keys().all(|osd| map.osd(*osd).up);
+        let once = self.clean_at > self.wiped_at && map.acting.contains(&osd);
+        let Some(object) = self.undone_of(osd).filter(|_| once && all_calm && self.now < self.quiet_from)
+        else {
+            return;
+        };
+        let others: Vec<OsdId> = map.acting.iter().copied().filter(|other| *other != osd).collect();
+        self.log(&format!("spoil {object} but on {osd}"));
+        self.wiped_at = map.epoch;
+        self.calm_until = self.now + 3_000 * MS;
+        if let &[other] = &others[..]
+            && !self.rng.one_in(3)
+        {
+            self.count("wipe what others took back");
+            self.wipe(other);
+            let up_again = self.rng.range(20, 1_500) * MS;
+            self.after(up_again, Ev::Restart(other));
+        } else {
+            self.count("rot what others took back");
+            for other in others {
+                self.node(other).store.rotten.insert(object.clone());
+            }
+        }
     }
 
     /// A disk may be lost once between two clean states, while nothing is missing on another member
