@@ -74,8 +74,8 @@ pub struct OpenOptions {
     /// Stop when a transaction is refused, so that nothing that was submitted after it is kept: for those whose
     /// transactions build on each other.
     pub stops_at_refusal: bool,
-    /// A change of a part of a block that is damaged leaves the block as it is, damaged, and is not refused: for those who have
-    /// copies elsewhere, and fetch one when they read it.
+    /// A change of a part of a block that is damaged leaves the block damaged, and is not refused, unless several objects share
+    /// the block: for those who have copies elsewhere, and fetch one when they read it.
     pub keeps_damage: bool,
 }
 

@@ -131,9 +131,12 @@ impl Planner<'_> {
         if self.state.keeps_damage && damage_in(&old).is_some() {
             // It may have gone wrong on its way from the device.
             old = self.read(head, object, block);
-            if let (Err(PlanError::Refused(error)), Some(found)) = (&old, damage_in(&old)) {
+            let slot = self.slot(head.nid, block)?;
+            if let (Err(PlanError::Refused(error)), Some(found)) = (&old, damage_in(&old))
+                && self.is_own(slot)?
+            {
                 tracing::error!(%object, %error, "a part of a damaged block is not changed");
-                return self.spoil(head.nid, block, found);
+                return self.spoil(head.nid, block, slot, found);
             }
         }
         let old = old?;
@@ -144,13 +147,9 @@ impl Planner<'_> {
         self.write_blocks(head.nid, block, &merged, &[crc])
     }
 
-    /// A damaged block stays damaged, whatever the device gives for it from now on: what was there before would be right by its
-    /// checksum, and lack the change that was left out.
-    fn spoil(&mut self, nid: u64, block: u64, found: u32) -> Result<(), PlanError> {
-        let slot = self.slot(nid, block)?;
-        if !self.is_own(slot)? {
-            return Ok(());
-        }
+    /// A damaged block of this object alone stays damaged, whatever the device gives for it from now on: what was there before would
+    /// be right by its checksum, and lack the change that was left out.
+    fn spoil(&mut self, nid: u64, block: u64, slot: Slot, found: u32) -> Result<(), PlanError> {
         let next = slot.crc.wrapping_add(1);
         let crc = if next == found { next.wrapping_add(1) } else { next };
         if !self.is_last_write {

@@ -115,6 +115,20 @@ fn a_change_of_a_part_of_a_rotten_block_leaves_it_rotten_if_that_is_asked_for() 
 }
 
 #[test]
+fn a_rotten_block_that_two_objects_share_takes_no_change_of_a_part() {
+    // It cannot be marked for one of them alone, and unmarked it may be read again as it was before.
+    let options = OpenOptions { keeps_damage: true, ..OpenOptions::default() };
+    let mut store = open_with(in_place().device.image(), &options).unwrap();
+    store.run(vec![Op::Clone { pg: PG, source: object("victim"), target: object("copy") }]).unwrap();
+    let rotten = find(&store.device.image(), 25) + 1000;
+    store.device.rot(rotten, 3);
+    let error = store.run(vec![write("victim", 25 * BLOCK + 7, vec![1; 9])]).unwrap_err();
+    assert!(matches!(error, TransactionError::Read(ReadError::Corrupt { offset: 102_400, .. })), "{error}");
+    store.device.rot(rotten, 3);
+    assert_eq!(store.read("victim", 25 * BLOCK + 6, 3).unwrap()[..], [25; 3]);
+}
+
+#[test]
 fn a_rotten_object_can_be_removed() {
     let mut store = in_place();
     let at = find(&store.device.image(), 25);
