@@ -194,14 +194,9 @@ impl Pg {
         trim_to: Version,
         committed_to: Version,
     ) {
-        if self.state != State::ReplicaActive {
-            return;
+        if let Some(draft) = self.begin_replica(from, &entries, committed_to) {
+            self.append_redo(entries, data, trim_to, draft);
         }
-        self.heard_committed(committed_to);
-        let Some(version) = entries.last().map(|entry| entry.version) else { return };
-        let mut draft = Draft::default();
-        draft.then.push(Then::Send(from, Body::RepOpReply { version }));
-        self.append_redo(entries, data, trim_to, draft);
     }
 
     /// Puts entries into the log and what came of them in the place of their object.
@@ -280,11 +275,18 @@ impl Pg {
         trim_to: Version,
         committed_to: Version,
     ) {
+        if let Some(draft) = self.begin_replica(from, &entries, committed_to) {
+            self.append(entries, payload, trim_to, draft);
+        }
+    }
+
+    /// A replica takes entries in: they are answered when they are durable. `None` if it takes none.
+    fn begin_replica(&mut self, from: OsdId, entries: &[LogEntry], committed_to: Version) -> Option<Draft> {
         if self.state != State::ReplicaActive {
-            return;
+            return None;
         }
         self.heard_committed(committed_to);
-        let Some(version) = entries.last().map(|entry| entry.version) else { return };
+        let version = entries.last()?.version;
         let mut draft = Draft::default();
         let reply = Body::RepOpReply { version };
         if self.config.canary(Bug::AckBeforePersist) {
@@ -292,7 +294,7 @@ impl Pg {
         } else {
             draft.then.push(Then::Send(from, reply));
         }
-        self.append(entries, payload, trim_to, draft);
+        Some(draft)
     }
 
     /// `osd` has everything up to `version` durably.
