@@ -106,7 +106,8 @@ impl<D: Device> Engine<D> {
             };
             // Whatever is staged can be recorded without waiting for a checkpoint, for a checkpoint waits
             // for it.
-            let record_bytes = self.log.record_bytes(plan.record_bytes());
+            let body_bytes = plan.record_bytes();
+            let record_bytes = self.log.record_bytes(body_bytes);
             let longest = self.log.record_bytes(self.body_bytes_max());
             if !self.log.has_room_for_all(self.staged_bytes + record_bytes, longest) {
                 self.state.abandon(plan);
@@ -114,7 +115,7 @@ impl<D: Device> Engine<D> {
             }
             self.queue.pop_front();
             let seq = self.last_seq + 1;
-            let mut body = Vec::with_capacity(128 + payload_bytes.min(64 << 10));
+            let mut body = Vec::with_capacity(body_bytes);
             body.put_u32(0);
             for mutation in &plan.mutations {
                 mutation.encode(&mut body);

@@ -279,7 +279,7 @@ fn mutations() -> Vec<(&'static str, Mutation)> {
     vec![
         ("mutation_01_put_collection", Mutation::PutCollection(PG)),
         ("mutation_02_drop_collection", Mutation::DropCollection(PG)),
-        ("mutation_03_put_head", Mutation::PutHead { key: key(), head: head() }),
+        ("mutation_03_put_head", Mutation::PutHead { key: key(), head: head().into() }),
         ("mutation_04_drop_head", Mutation::DropHead { key: key() }),
         (
             "mutation_05_map_logged",

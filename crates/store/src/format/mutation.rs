@@ -7,6 +7,7 @@ use crate::limits::{
 };
 use bytes::Bytes;
 use cairn_types::{PgId, PoolId};
+use std::sync::Arc;
 
 /// Longest encoded key: a name whose every byte is escaped, and the fixed parts.
 pub const KEY_BYTES_MAX: usize = 2 * NAME_BYTES_MAX + 64;
@@ -24,8 +25,8 @@ pub enum Mutation {
     PutHead {
         /// Its key.
         key: Bytes,
-        /// All of it.
-        head: Head,
+        /// All of it. Shared: the state keeps it as it is.
+        head: Arc<Head>,
     },
     /// The name is gone. What its number held goes by `Unmap` and `DropOmap`, unless another name has it.
     DropHead {
@@ -99,7 +100,7 @@ impl Mutation {
             Mutation::PutHead { key, head } => {
                 out.put_u8(3);
                 out.put_bytes(key);
-                out.put_bytes(&head.encode());
+                head.encode_with_len(out);
             }
             Mutation::DropHead { key } => {
                 out.put_u8(4);
@@ -151,7 +152,7 @@ impl Mutation {
             2 => Mutation::DropCollection(take_pg(reader)?),
             3 => {
                 let key = reader.bytes(KEY_BYTES_MAX)?;
-                Mutation::PutHead { key, head: Head::decode(reader.bytes(usize::MAX)?)? }
+                Mutation::PutHead { key, head: Arc::new(Head::decode(reader.bytes(usize::MAX)?)?) }
             }
             4 => Mutation::DropHead { key: reader.bytes(KEY_BYTES_MAX)? },
             kind @ (5 | 6) => {

@@ -110,7 +110,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
     prop_oneof![
         pg().prop_map(Mutation::PutCollection),
         pg().prop_map(Mutation::DropCollection),
-        (blob(60), head()).prop_map(|(key, head)| Mutation::PutHead { key, head }),
+        (blob(60), head()).prop_map(|(key, head)| Mutation::PutHead { key, head: head.into() }),
         blob(60).prop_map(|key| Mutation::DropHead { key }),
         map.prop_map(|(nid, block, unit, crcs, fill)| {
             let payload = fill.map(|byte| Bytes::from(vec![byte; crcs.len() * 4096]));

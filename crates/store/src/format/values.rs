@@ -29,6 +29,20 @@ impl Head {
     /// As a value.
     pub fn encode(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(64);
+        self.put(&mut out);
+        out
+    }
+
+    /// Appends its length and the value, as [`Put::put_bytes`] would.
+    pub fn encode_with_len(&self, out: &mut Vec<u8>) {
+        let at = out.len();
+        out.put_u32(0);
+        self.put(out);
+        let len = (out.len() - at - 4) as u32;
+        out[at..at + 4].copy_from_slice(&len.to_le_bytes());
+    }
+
+    fn put(&self, out: &mut Vec<u8>) {
         out.put_u8(VERSION);
         out.put_u64(self.nid);
         out.put_u64(self.size);
@@ -39,7 +53,6 @@ impl Head {
             out.put_bytes(name.as_bytes());
             out.put_bytes(value);
         }
-        out
     }
 
     /// From a value.

@@ -51,7 +51,7 @@ impl State {
                 }
                 self.next_nid = self.next_nid.max(head.nid + 1).max(head.omap + 1);
                 self.added_bytes += (key.len() + head_bytes(head)) as u64;
-                self.heads.put(key.clone(), Some(Arc::new(head.clone())), self.generation);
+                self.heads.put(key.clone(), Some(head.clone()), self.generation);
             }
             Mutation::DropHead { key } => {
                 if self.head(key)?.is_none() {
@@ -83,8 +83,8 @@ impl State {
                     .map(|(key, _)| key.clone())
                     .collect();
                 for key in keys {
-                    self.omap.remove(&key);
-                    self.omap_dirty.remove(&key);
+                    let gone = self.omap.remove(&key);
+                    self.omap_dirty -= usize::from(gone.is_some_and(|(_, at)| at == self.generation));
                 }
                 self.dropped_omaps.push(*omap);
             }
@@ -93,9 +93,8 @@ impl State {
     }
 
     fn put_omap(&mut self, omap: u64, key: &Bytes, value: Option<Bytes>) {
-        let key = (omap, key.clone());
-        self.omap_dirty.insert(key.clone());
-        self.omap.insert(key, (value, self.generation));
+        let old = self.omap.insert((omap, key.clone()), (value, self.generation));
+        self.omap_dirty += usize::from(old.is_none_or(|(_, changed)| changed != self.generation));
     }
 
     fn map(
@@ -196,8 +195,8 @@ impl State {
 
     fn put_refs(&mut self, unit: u64, count: u32) {
         self.added_bytes += 12;
-        self.refs_dirty.insert(unit);
-        self.refs.insert(unit, (count, self.generation));
+        let old = self.refs.insert(unit, (count, self.generation));
+        self.refs_dirty += usize::from(old.is_none_or(|(_, changed)| changed != self.generation));
     }
 
     fn share(&mut self, from: (u64, u64), to: (u64, u64), count: u64) -> Result<(), Misfit> {

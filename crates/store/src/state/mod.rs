@@ -39,14 +39,15 @@ pub struct State {
     collection_changes: Vec<(PgId, bool)>,
     heads: Cache<Bytes, Head>,
     shards: Cache<(u64, u32), Shard>,
+    /// What the index does not say yet.
     omap: BTreeMap<(u64, Bytes), OmapEntry>,
-    omap_dirty: BTreeSet<(u64, Bytes)>,
-    omap_committing: Vec<(u64, Bytes)>,
+    /// Entries of it that carry the current generation.
+    omap_dirty: usize,
     dropped_omaps: Vec<u64>,
     /// How many slots refer to a shared unit, where the index does not say it yet.
     refs: BTreeMap<u64, (u32, u64)>,
-    refs_dirty: BTreeSet<u64>,
-    refs_committing: Vec<u64>,
+    /// Entries of it that carry the current generation.
+    refs_dirty: usize,
     /// The free map.
     pub alloc: Allocator,
     /// Blocks on their way to their place.
@@ -93,12 +94,10 @@ impl State {
                 128 + shard.map_or(0, |_| size_of::<Shard>())
             }),
             omap: BTreeMap::new(),
-            omap_dirty: BTreeSet::new(),
-            omap_committing: Vec::new(),
+            omap_dirty: 0,
             dropped_omaps: Vec::new(),
             refs: BTreeMap::new(),
-            refs_dirty: BTreeSet::new(),
-            refs_committing: Vec::new(),
+            refs_dirty: 0,
             alloc,
             pending: Pending::default(),
             arriving: BTreeMap::new(),
@@ -286,7 +285,7 @@ impl State {
 
     /// Entries changed since the last batch.
     pub fn dirty_entries(&self) -> usize {
-        self.heads.dirty_len() + self.shards.dirty_len() + self.omap_dirty.len() + self.refs_dirty.len()
+        self.heads.dirty_len() + self.shards.dirty_len() + self.omap_dirty + self.refs_dirty
     }
 
     /// Memory of cached index entries.
@@ -297,17 +296,17 @@ impl State {
     /// Everything changed since the last batch, as a batch whose log starts at `log_position` with
     /// `next_seq`; and the blocks freed in it, which can be given out once it is committed.
     pub fn take_batch(&mut self, next_seq: u64, log_position: u64) -> (Batch, Vec<Freed>) {
-        let omap_dirty = mem::take(&mut self.omap_dirty);
-        let refs_dirty = mem::take(&mut self.refs_dirty);
-        self.omap_committing = omap_dirty.iter().cloned().collect();
-        self.refs_committing = refs_dirty.iter().copied().collect();
+        let current = self.generation;
+        (self.omap_dirty, self.refs_dirty) = (0, 0);
+        let omap = self.omap.iter().filter(|(_, (_, changed))| *changed == current);
+        let refs = self.refs.iter().filter(|(_, (_, changed))| *changed == current);
         let batch = Batch {
             collections: mem::take(&mut self.collection_changes),
             heads: self.heads.take_dirty(),
             shards: self.shards.take_dirty(),
             dropped_omaps: mem::take(&mut self.dropped_omaps),
-            omap: omap_dirty.into_iter().map(|key| (key.clone(), self.omap[&key].0.clone())).collect(),
-            refs: refs_dirty.into_iter().map(|unit| (unit, self.refs[&unit].0)).collect(),
+            omap: omap.map(|(key, (value, _))| (key.clone(), value.clone())).collect(),
+            refs: refs.map(|(unit, (count, _))| (*unit, *count)).collect(),
             bitmap: self.alloc.take_dirty_chunks().into_iter().map(|c| (c, self.alloc.chunk(c))).collect(),
             checkpoint: Checkpoint {
                 next_seq,
@@ -328,16 +327,8 @@ impl State {
         let generation = self.generation - 1;
         self.heads.committed(generation);
         self.shards.committed(generation);
-        for key in mem::take(&mut self.omap_committing) {
-            if self.omap.get(&key).is_some_and(|(_, changed)| *changed <= generation) {
-                self.omap.remove(&key);
-            }
-        }
-        for unit in mem::take(&mut self.refs_committing) {
-            if self.refs.get(&unit).is_some_and(|(_, changed)| *changed <= generation) {
-                self.refs.remove(&unit);
-            }
-        }
+        self.omap.retain(|_, (_, changed)| *changed > generation);
+        self.refs.retain(|_, (_, changed)| *changed > generation);
         self.index_bytes = index_bytes;
         self.committing_bytes = 0;
         Ok(())

@@ -17,6 +17,7 @@ use bytes::Bytes;
 use cairn_types::{ObjectId, PgId};
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
+use std::sync::Arc;
 
 /// Most omap keys that one operation may remove by range, or copy.
 const OMAP_KEYS_MAX: usize = 64 << 10;
@@ -57,7 +58,9 @@ pub(super) struct Planner<'a> {
     pub state: &'a mut State,
     pub plan: Plan,
     collections: BTreeMap<PgId, bool>,
-    heads: BTreeMap<Bytes, Option<Head>>,
+    heads: BTreeMap<Bytes, Option<Arc<Head>>>,
+    /// The object that the last operation was about, with its key: the next one is usually about the same.
+    last: Option<(PgId, &'a ObjectId, Bytes)>,
     pub shards: BTreeMap<(u64, u32), Box<Shard>>,
     pub refs: BTreeMap<u64, u32>,
     /// Content of blocks that this transaction writes.
@@ -100,6 +103,7 @@ impl State {
             plan: Plan::default(),
             collections: BTreeMap::new(),
             heads: BTreeMap::new(),
+            last: None,
             shards: BTreeMap::new(),
             refs: BTreeMap::new(),
             blocks: BTreeMap::new(),
@@ -125,8 +129,8 @@ impl State {
     }
 }
 
-impl Planner<'_> {
-    fn run(&mut self, transaction: &Transaction, record_bytes_max: usize) -> Result<(), PlanError> {
+impl<'a> Planner<'a> {
+    fn run(&mut self, transaction: &'a Transaction, record_bytes_max: usize) -> Result<(), PlanError> {
         let last_with_blocks = transaction.ops.iter().rposition(has_blocks);
         for (at, op) in transaction.ops.iter().enumerate() {
             self.is_last_write = Some(at) == last_with_blocks && matches!(op, Op::Write { .. });
@@ -144,7 +148,7 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn op(&mut self, op: &Op) -> Result<(), PlanError> {
+    fn op(&mut self, op: &'a Op) -> Result<(), PlanError> {
         match op {
             Op::CreateCollection(pg) => {
                 if self.has_collection(*pg) {
@@ -168,13 +172,13 @@ impl Planner<'_> {
                 let (key, head) = self.open(*pg, object)?;
                 let end = end_of(*offset, data.len() as u64)?;
                 self.write(&head, object, *offset, data, checksums.as_deref())?;
-                self.grow(key, head, end);
+                self.grow(key, &head, end);
             }
             Op::Zero { pg, object, offset, len } => {
                 let (key, head) = self.open(*pg, object)?;
                 let end = end_of(*offset, *len)?;
                 self.zero(&head, object, *offset, end.min(head.size))?;
-                self.grow(key, head, end);
+                self.grow(key, &head, end);
             }
             Op::Truncate { pg, object, size } => {
                 let (key, head) = self.open(*pg, object)?;
@@ -183,7 +187,7 @@ impl Planner<'_> {
                     self.zero(&head, object, *size, head.size)?;
                 }
                 if *size != head.size {
-                    self.put_head(key, Head { size: *size, ..head });
+                    self.put_head(key, Head { size: *size, ..Head::clone(&head) });
                 }
             }
             Op::Remove(pg, object) => {
@@ -197,7 +201,7 @@ impl Planner<'_> {
                 end_of(*source_offset, *len)?;
                 let end = end_of(*target_offset, *len)?;
                 self.clone_range((&from, source, *source_offset), (&to, target, *target_offset), *len)?;
-                self.grow(key, to, end);
+                self.grow(key, &to, end);
             }
             Op::Clone { pg, source, target } => self.clone(*pg, source, target)?,
             Op::Rename { pg, object, target_pg, target } => {
@@ -209,10 +213,11 @@ impl Planner<'_> {
                     return Err(TransactionError::ObjectExists { pg: *target_pg, object }.into());
                 }
                 self.put_no_head(key);
-                self.put_head(target_key, head);
+                self.put_shared_head(target_key, head);
             }
             Op::SetXattrs(pg, object, xattrs) => {
-                let (key, mut head) = self.open(*pg, object)?;
+                let (key, head) = self.open(*pg, object)?;
+                let mut head = Head::clone(&head);
                 for (name, value) in xattrs {
                     limit("an attribute's name", name.len(), XATTR_NAME_BYTES_MAX)?;
                     head.xattrs.insert(name.clone(), value.clone());
@@ -222,14 +227,15 @@ impl Planner<'_> {
                 self.put_head(key, head);
             }
             Op::RemoveXattr(pg, object, name) => {
-                let (key, mut head) = self.existing(*pg, object)?;
+                let (key, head) = self.existing(*pg, object)?;
+                let mut head = Head::clone(&head);
                 if head.xattrs.remove(name).is_some() {
                     self.put_head(key, head);
                 }
             }
             Op::OmapSet(pg, object, entries) => {
                 let (key, head) = self.open(*pg, object)?;
-                let omap = self.own_omap(key, head);
+                let omap = self.own_omap(key, &head);
                 for (key, value) in entries {
                     limit("an omap key", key.len(), OMAP_KEY_BYTES_MAX)?;
                     limit("an omap value", value.len(), OMAP_VALUE_BYTES_MAX)?;
@@ -252,13 +258,14 @@ impl Planner<'_> {
                     self.drop_omap(head.omap);
                 }
                 if head.omap != 0 || !head.omap_header.is_empty() {
-                    self.put_head(key, Head { omap: 0, omap_header: Bytes::new(), ..head });
+                    let head = Head { omap: 0, omap_header: Bytes::new(), ..Head::clone(&head) };
+                    self.put_head(key, head);
                 }
             }
             Op::OmapSetHeader(pg, object, header) => {
                 let (key, head) = self.open(*pg, object)?;
                 limit("an omap header", header.len(), OMAP_VALUE_BYTES_MAX)?;
-                self.put_head(key, Head { omap_header: header.clone(), ..head });
+                self.put_head(key, Head { omap_header: header.clone(), ..Head::clone(&head) });
             }
         }
         Ok(())
@@ -288,30 +295,41 @@ impl Planner<'_> {
         Ok(found.iter().any(|key| !self.heads.contains_key(key)))
     }
 
-    fn head(&mut self, key: &Bytes) -> Result<Option<Head>, StoreError> {
+    fn head(&mut self, key: &Bytes) -> Result<Option<Arc<Head>>, StoreError> {
         match self.heads.get(key) {
             Some(head) => Ok(head.clone()),
-            None => Ok(self.state.head(key)?.map(|head| (*head).clone())),
+            None => self.state.head(key),
         }
+    }
+
+    /// The key of an object that an operation is about.
+    fn key(&mut self, pg: PgId, object: &'a ObjectId) -> Result<Bytes, PlanError> {
+        if let Some((last_pg, last, key)) = &self.last
+            && (*last_pg, *last) == (pg, object)
+        {
+            return Ok(key.clone());
+        }
+        let key = checked_key(pg, object)?;
+        self.plan.keys.insert(key.clone());
+        self.last = Some((pg, object, key.clone()));
+        Ok(key)
     }
 
     /// The object, made if it is not there.
-    fn open(&mut self, pg: PgId, object: &ObjectId) -> Result<(Bytes, Head), PlanError> {
+    fn open(&mut self, pg: PgId, object: &'a ObjectId) -> Result<(Bytes, Arc<Head>), PlanError> {
         self.collection(pg)?;
-        let key = checked_key(pg, object)?;
-        self.plan.keys.insert(key.clone());
+        let key = self.key(pg, object)?;
         if let Some(head) = self.head(&key)? {
             return Ok((key, head));
         }
-        let head = Head { nid: self.new_nid(), ..Head::default() };
-        self.put_head(key.clone(), head.clone());
+        let head = Arc::new(Head { nid: self.new_nid(), ..Head::default() });
+        self.put_shared_head(key.clone(), head.clone());
         Ok((key, head))
     }
 
-    fn existing(&mut self, pg: PgId, object: &ObjectId) -> Result<(Bytes, Head), PlanError> {
+    fn existing(&mut self, pg: PgId, object: &'a ObjectId) -> Result<(Bytes, Arc<Head>), PlanError> {
         self.collection(pg)?;
-        let key = checked_key(pg, object)?;
-        self.plan.keys.insert(key.clone());
+        let key = self.key(pg, object)?;
         match self.head(&key)? {
             Some(head) => Ok((key, head)),
             None => Err(TransactionError::NoObject { pg, object: Box::new(object.clone()) }.into()),
@@ -324,6 +342,10 @@ impl Planner<'_> {
     }
 
     fn put_head(&mut self, key: Bytes, head: Head) {
+        self.put_shared_head(key, Arc::new(head));
+    }
+
+    fn put_shared_head(&mut self, key: Bytes, head: Arc<Head>) {
         self.plan.keys.insert(key.clone());
         self.heads.insert(key.clone(), Some(head.clone()));
         // Several changes of one head in a row need one.
@@ -341,13 +363,13 @@ impl Planner<'_> {
         self.push(Mutation::DropHead { key });
     }
 
-    fn grow(&mut self, key: Bytes, head: Head, end: u64) {
+    fn grow(&mut self, key: Bytes, head: &Head, end: u64) {
         if end > head.size {
-            self.put_head(key, Head { size: end, ..head });
+            self.put_head(key, Head { size: end, ..head.clone() });
         }
     }
 
-    fn clone(&mut self, pg: PgId, source: &ObjectId, target: &ObjectId) -> Result<(), PlanError> {
+    fn clone(&mut self, pg: PgId, source: &'a ObjectId, target: &'a ObjectId) -> Result<(), PlanError> {
         let (source_key, from) = self.existing(pg, source)?;
         let key = checked_key(pg, target)?;
         if key == source_key {
@@ -362,8 +384,7 @@ impl Planner<'_> {
         };
         let entries = self.omap_entries(from.omap, &Bytes::new(), None)?;
         let omap = if entries.is_empty() { 0 } else { self.new_nid() };
-        let head = Head { nid, omap, ..from.clone() };
-        self.put_head(key, head.clone());
+        self.put_head(key, Head { nid, omap, ..Head::clone(&from) });
         for (key, value) in entries {
             self.put_omap(omap, key, value);
         }
@@ -380,12 +401,12 @@ impl Planner<'_> {
         Ok(())
     }
 
-    fn own_omap(&mut self, key: Bytes, head: Head) -> u64 {
+    fn own_omap(&mut self, key: Bytes, head: &Head) -> u64 {
         if head.omap != 0 {
             return head.omap;
         }
         let omap = self.new_nid();
-        self.put_head(key, Head { omap, ..head });
+        self.put_head(key, Head { omap, ..head.clone() });
         omap
     }
 
