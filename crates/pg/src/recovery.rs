@@ -94,9 +94,14 @@ impl Recovery {
 }
 
 impl Pg {
-    /// Copies of objects the other members miss.
+    /// Copies of objects that the other members miss, or that are not durable yet: objects on their way into the own store,
+    /// and changes that are made again because nothing else was left of an object.
     pub(crate) fn degraded_copies(&self) -> usize {
-        self.peering.peers.values().map(|peer| peer.missing.len()).sum()
+        let missing: usize = self.peering.peers.values().map(|peer| peer.missing.len()).sum();
+        let moving = self.recovery.moving.values();
+        missing
+            + moving.filter(|moving| matches!(moving, Moving::Storing)).count()
+            + self.replication.redone()
     }
 
     /// Whether some copy that should have the object misses it.

@@ -12,7 +12,7 @@ use crate::{Draft, Pg, StoreChange, Then};
 use bytes::Bytes;
 use cairn_types::OsdId;
 use smallvec::SmallVec;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Changes not yet durable everywhere.
 #[derive(Debug, Default)]
@@ -21,6 +21,8 @@ pub(crate) struct Replication {
     in_flight: BTreeMap<Version, InFlight>,
     /// Arrivals to be answered.
     arrivals: usize,
+    /// Those of `in_flight` that are made again: until they are durable there may be one copy of their object.
+    redone: BTreeSet<Version>,
 }
 
 #[derive(Debug)]
@@ -51,12 +53,18 @@ impl Replication {
         self.arrivals
     }
 
+    /// Changes made again that are not durable on all copies.
+    pub fn redone(&self) -> usize {
+        self.redone.len()
+    }
+
     /// Everything before this is durable on all copies.
     fn all_committed_before(&self) -> Option<Version> {
         self.in_flight.values().next().map(|in_flight| in_flight.first)
     }
 
     pub fn take_ops(&mut self) -> impl Iterator<Item = OpId> + use<> {
+        self.redone.clear();
         std::mem::take(&mut self.in_flight).into_values().flat_map(|in_flight| in_flight.ops)
     }
 }
@@ -178,6 +186,7 @@ impl Pg {
             let in_flight =
                 InFlight { first, object, waiting, ops: SmallVec::new(), result: entry.result.clone() };
             self.replication.in_flight.insert(entry.version, in_flight);
+            self.replication.redone.insert(entry.version);
         }
         self.ops.mark_ready(&object);
         let mut draft = Draft::default();
@@ -316,6 +325,7 @@ impl Pg {
             let Some(InFlight { object, ops, result, .. }) = self.replication.in_flight.remove(&last) else {
                 continue;
             };
+            self.replication.redone.remove(&last);
             self.replication.arrivals -= ops.len();
             for op in ops {
                 self.reply_done(op, result.clone());

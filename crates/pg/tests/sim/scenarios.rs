@@ -72,6 +72,27 @@ fn a_primary_that_is_cut_off_stops_answering_before_another_writes() {
 }
 
 #[test]
+fn what_is_called_clean_is_durable() {
+    let mut world = cluster(3, sim_config());
+    let old = primary(&world);
+    world.crash(old, 50);
+    for object in 0..8 {
+        done(&mut world, object, Action::Set(1));
+    }
+    // It comes back, leads again and fetches what it has missed.
+    world.restart(old);
+    assert!(world.run_while(5 * SECOND, |world| primary(world) == old), "{}", world.state());
+    let end = world.now + 5 * SECOND;
+    while !world.is_called_clean() {
+        assert!(world.now < end, "{}", world.state());
+        world.run_until(world.now + MS / 50);
+    }
+    let acting = &world.authority.latest().acting;
+    let stored = |osd: &OsdId| &world.nodes[osd].store.durable.objects;
+    assert!(acting.iter().all(|osd| stored(osd) == stored(&old)), "clean, and not yet in every store");
+}
+
+#[test]
 fn a_paused_primary_wakes_up_to_no_lease() {
     let mut world = cluster(3, sim_config());
     done(&mut world, 0, Action::Set(1));

@@ -965,9 +965,15 @@ impl World {
 
     pub fn is_clean(&self) -> bool {
         let map = self.authority.latest();
+        self.is_called_clean()
+            && self.nodes.values().all(|node| node.store.pending.is_empty() && node.map_epoch == map.epoch.0)
+    }
+
+    /// Whether the primary says so, whatever is on its way to the stores.
+    pub fn is_called_clean(&self) -> bool {
+        let map = self.authority.latest();
         let stats = map.primary.and_then(|primary| self.nodes[&primary].stats.as_ref());
         stats.is_some_and(|stats| stats.state.clean && stats.epoch == map.epoch)
-            && self.nodes.values().all(|node| node.store.pending.is_empty() && node.map_epoch == map.epoch.0)
     }
 
     pub fn state(&self) -> String {
