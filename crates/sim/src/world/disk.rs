@@ -283,7 +283,8 @@ impl Disk {
     }
 
     fn is_busy(&self) -> bool {
-        !self.waiting.is_empty() || self.engine.as_ref().is_some_and(|engine| engine.unfinished() > 0)
+        let works = |engine: &Engine<SimDevice>| engine.unfinished() > 0 || engine.is_busy();
+        !self.waiting.is_empty() || self.engine.as_ref().is_some_and(works)
     }
 }
 
@@ -324,6 +325,8 @@ impl World {
         disk.idle = if disk.is_busy() || !events.is_empty() { 0 } else { disk.idle + 1 };
         // What it does behind the scenes takes a few polls more.
         let again = disk.is_busy() || disk.idle < 8;
+        let rests = !again && disk.engine.as_ref().is_some_and(Engine::wants_rest);
+        let asked = disk.next_token;
         if let Err(error) = result {
             return self.store_failed(osd, &error.to_string());
         }
@@ -338,6 +341,24 @@ impl World {
         if again {
             self.wake_store(osd);
         }
+        if rests {
+            // The daemon waits for 250 ms; often less here, for pauses are short.
+            let after_us = self.rng_disk.between(5_000, 250_000);
+            self.line.after_us(after_us, Ev::StoreRest { osd, life, asked });
+        }
+    }
+
+    /// Nobody may have asked for anything for a while.
+    pub(super) fn store_rest(&mut self, osd: OsdId, life: u64, asked: u64) {
+        let Some(node) = self.living_osd(osd, life) else { return };
+        let disk = &mut node.disk;
+        let is_quiet = disk.next_token == asked && !disk.is_busy();
+        let Some(engine) = disk.engine.as_mut().filter(|engine| is_quiet && engine.wants_rest()) else {
+            return;
+        };
+        engine.rest();
+        disk.idle = 0;
+        self.wake_store(osd);
     }
 
     pub(super) fn store_failed(&mut self, osd: OsdId, why: &str) {

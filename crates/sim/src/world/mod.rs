@@ -170,6 +170,12 @@ enum Ev {
         osd: OsdId,
         life: u64,
     },
+    StoreRest {
+        osd: OsdId,
+        life: u64,
+        /// What the store had been asked for until then, by its last token.
+        asked: u64,
+    },
     StoreQuery {
         osd: OsdId,
         life: u64,
@@ -241,6 +247,7 @@ impl Ev {
             }
             Ev::OsdWake { osd, .. }
             | Ev::StorePoll { osd, .. }
+            | Ev::StoreRest { osd, .. }
             | Ev::StoreQuery { osd, .. }
             | Ev::StoreUsage { osd, .. }
             | Ev::StoreSweep { osd, .. } => Some(Proc::Osd(*osd)),
@@ -415,6 +422,7 @@ impl World {
             Ev::OsdWake { osd, life, generation } => self.osd_wake(osd, life, generation),
             Ev::OsdRestart { osd, life } => self.osd_restart(osd, life),
             Ev::StorePoll { osd, life } => self.store_poll(osd, life),
+            Ev::StoreRest { osd, life, asked } => self.store_rest(osd, life, asked),
             Ev::StoreQuery { osd, life, token, answering } => self.store_query(osd, life, token, answering),
             Ev::StoreUsage { osd, life } => self.store_usage(osd, life),
             Ev::StoreSweep { osd, life, pgid } => self.store_sweep(osd, life, pgid),

@@ -266,7 +266,7 @@ impl<D: Device> Engine<D> {
     }
 
     /// Whether something is under way whose end the device or the index thread will tell.
-    fn is_busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         self.device.in_flight() > 0 || self.checkpointing.is_committing()
     }
 
