@@ -1,7 +1,11 @@
 //! What a caller asks the store to change, atomically.
 
+use crate::limits::BLOCK_BYTES;
 use bytes::Bytes;
 use cairn_types::{ObjectId, PgId};
+
+/// Of the index, what an object's name and attributes take, or a run of its blocks: reckoned high.
+const INDEX_ENTRY_BYTES: u64 = 256;
 
 /// One change within a [`Transaction`].
 ///
@@ -120,4 +124,39 @@ pub enum Op {
 pub struct Transaction {
     /// The changes.
     pub ops: Vec<Op>,
+}
+
+impl Transaction {
+    /// Bytes of data and of the index that it may take beside what objects take before it, at most: as long as it has not
+    /// been looked at, it is not known what of it is written over. What a whole clone takes of the index is not known, either.
+    pub fn takes_at_most(&self) -> (u64, u64) {
+        let mut takes = (0, 0);
+        for op in &self.ops {
+            let (data, index) = match op {
+                Op::Write { offset, data, .. } => {
+                    let blocks = (offset % BLOCK_BYTES + data.len() as u64).div_ceil(BLOCK_BYTES);
+                    (blocks * BLOCK_BYTES, INDEX_ENTRY_BYTES + 16 * blocks)
+                }
+                Op::SetXattrs(_, _, xattrs) => {
+                    let bytes =
+                        xattrs.iter().map(|(name, value)| name.len() + value.len() + 8).sum::<usize>();
+                    (0, INDEX_ENTRY_BYTES + bytes as u64)
+                }
+                Op::OmapSet(_, _, entries) => {
+                    let bytes =
+                        entries.iter().map(|(key, value)| key.len() + value.len() + 16).sum::<usize>();
+                    (0, INDEX_ENTRY_BYTES + bytes as u64)
+                }
+                Op::OmapSetHeader(_, _, header) => (0, INDEX_ENTRY_BYTES + header.len() as u64),
+                Op::CloneRange { len, .. } => {
+                    let blocks = len.div_ceil(BLOCK_BYTES) + 1;
+                    (blocks * BLOCK_BYTES, INDEX_ENTRY_BYTES + 24 * blocks)
+                }
+                Op::Touch(..) => (0, INDEX_ENTRY_BYTES),
+                _ => (0, 0),
+            };
+            takes = (takes.0 + data, takes.1 + index);
+        }
+        takes
+    }
 }

@@ -8,7 +8,8 @@ use crate::device::Device;
 use crate::error::{ReadError, StoreError};
 use crate::format::values::Head;
 use crate::key::{object_key, object_of, pg_key};
-use crate::limits::BLOCK_BYTES;
+use crate::limits::{BLOCK_BYTES, INDEX_RESERVE_SHARE};
+use crate::state::RESERVE_BLOCKS;
 use bytes::Bytes;
 use cairn_types::{ObjectId, PgId};
 use std::collections::BTreeMap;
@@ -35,12 +36,20 @@ pub struct Usage {
     pub used_bytes: u64,
     /// Bytes that can be written now; what was freed lately comes back at the next checkpoint.
     pub free_bytes: u64,
+    /// Bytes of the data region that only removals may take.
+    pub reserve_bytes: u64,
+    /// Bytes that transactions which wait to be looked at may take beside what objects take, at most.
+    pub queued_bytes: u64,
     /// Objects.
     pub objects: u64,
-    /// Bytes of index entries.
+    /// Bytes of index entries; of those since the last checkpoint, and of those that wait, an estimate from above.
     pub index_used_bytes: u64,
+    /// Bytes of index entries as of the last checkpoint.
+    pub index_settled_bytes: u64,
     /// Bytes of index entries there can be.
     pub index_bytes: u64,
+    /// Bytes of those that only removals may take.
+    pub index_reserve_bytes: u64,
     /// Bytes of the log in use.
     pub log_used_bytes: u64,
     /// Bytes of the log.
@@ -57,13 +66,20 @@ impl<D: Device> Engine<D> {
         let alloc = &self.state.alloc;
         let (index_used_bytes, index_bytes) = self.state.index_usage();
         let (log_used_bytes, log_bytes) = self.log.usage();
+        let queued = self.queue.iter().map(|(_, transaction)| transaction.takes_at_most());
+        let (queued_bytes, queued_index_bytes) =
+            queued.fold((0, 0), |(data, index), takes| (data + takes.0, index + takes.1));
         Usage {
             data_bytes: alloc.blocks() * BLOCK_BYTES,
             used_bytes: alloc.used_blocks() * BLOCK_BYTES,
             free_bytes: alloc.free_blocks() * BLOCK_BYTES,
+            reserve_bytes: RESERVE_BLOCKS * BLOCK_BYTES,
+            queued_bytes,
             objects: self.state.objects(),
-            index_used_bytes,
+            index_used_bytes: index_used_bytes + queued_index_bytes,
+            index_settled_bytes: self.state.index_settled_bytes(),
             index_bytes,
+            index_reserve_bytes: index_bytes / INDEX_RESERVE_SHARE,
             log_used_bytes,
             log_bytes,
             cached_bytes: self.state.cached_bytes() as u64,

@@ -9,7 +9,7 @@ mod plan;
 mod walk;
 
 pub use apply::{Freed, Misfit};
-pub use plan::PlanError;
+pub use plan::{PlanError, RESERVE_BLOCKS};
 
 use crate::alloc::{Allocator, Run};
 use crate::device::BlockingDevice;
@@ -281,6 +281,11 @@ impl State {
     /// Bytes of index entries, and how many it can have.
     pub fn index_usage(&self) -> (u64, u64) {
         (self.index_bytes + self.committing_bytes + self.added_bytes, self.index.entry_bytes_max())
+    }
+
+    /// Bytes of index entries as of the last checkpoint.
+    pub fn index_settled_bytes(&self) -> u64 {
+        self.index_bytes
     }
 
     /// Entries changed since the last batch.

@@ -67,7 +67,7 @@ pub(super) struct Planner<'a> {
     pub blocks: BTreeMap<u64, Bytes>,
     omap: BTreeMap<(u64, Bytes), Option<Bytes>>,
     next_nid: u64,
-    /// Does nothing but free: may use the reserves.
+    /// Does nothing but free, and note it: may use the reserves.
     pub removes: bool,
     /// The running operation is a write, and none after it looks at blocks: what it does to them need not
     /// be laid over the state, for nothing will ask.
@@ -85,19 +85,7 @@ impl State {
     /// Works out a transaction. An encoded form longer than `record_bytes_max` is refused.
     pub fn plan(&mut self, transaction: &Transaction, record_bytes_max: usize) -> Result<Plan, PlanError> {
         let next_nid = self.next_nid;
-        let removes = transaction.ops.iter().all(|op| {
-            matches!(
-                op,
-                Op::Remove(..)
-                    | Op::Truncate { .. }
-                    | Op::Zero { .. }
-                    | Op::RemoveXattr(..)
-                    | Op::OmapRemove(..)
-                    | Op::OmapRemoveRange { .. }
-                    | Op::OmapClear(..)
-                    | Op::RemoveCollection(_)
-            )
-        });
+        let removes = only_frees(transaction);
         let mut planner = Planner {
             state: self,
             plan: Plan::default(),
@@ -447,6 +435,36 @@ impl<'a> Planner<'a> {
         }
         Ok(entries)
     }
+}
+
+/// Bytes that a transaction which frees may set beside: what its caller notes of it.
+const NOTE_BYTES_MAX: usize = 4 << 10;
+
+/// Whether a transaction frees space, and beside that does nothing but note it. An OSD writes to a group's log with each change.
+fn only_frees(transaction: &Transaction) -> bool {
+    let (mut frees, mut noted) = (false, 0);
+    for op in &transaction.ops {
+        match op {
+            Op::Remove(..)
+            | Op::Truncate { .. }
+            | Op::Zero { .. }
+            | Op::RemoveXattr(..)
+            | Op::OmapRemoveRange { .. }
+            | Op::OmapClear(..)
+            | Op::RemoveCollection(_) => frees = true,
+            // Trimming a log is a part of every change.
+            Op::OmapRemove(..) | Op::Touch(..) => {}
+            Op::OmapSet(_, _, entries) => {
+                noted += entries.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
+            }
+            Op::SetXattrs(_, _, xattrs) => {
+                noted += xattrs.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>();
+            }
+            _ => return false,
+        }
+    }
+    let only_keys = || transaction.ops.iter().all(|op| matches!(op, Op::OmapRemove(..)));
+    (frees && noted <= NOTE_BYTES_MAX) || only_keys()
 }
 
 /// Whether an operation reads, writes or frees blocks.

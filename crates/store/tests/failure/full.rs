@@ -228,3 +228,48 @@ fn a_full_index_says_so_and_recovers_by_deletion_alone() {
     store.run(vec![Op::OmapSet(PG, object("again"), entries)]).unwrap();
     assert_clean(&store);
 }
+
+/// As an OSD does it: each change is noted in one object's omap, removals, too.
+#[test]
+fn a_removal_that_is_noted_has_the_reserve_of_the_index() {
+    let mut store = Sim::on(image(&options(), DATA_BYTES));
+    let note = |number: u64, len: usize| {
+        let (key, value) = (format!("{number:08}").into_bytes(), vec![7; len]);
+        Op::OmapSet(PG, object("log"), vec![(key.into(), value.into())])
+    };
+    store.run(vec![Op::Touch(PG, object("log"))]).unwrap();
+    for number in 0..200 {
+        store.run(vec![write(&format!("o{number}"), 0, blocks(1, 1))]).unwrap();
+    }
+    let mut number = 0;
+    let error = loop {
+        number += 1;
+        if let Err(error) = store.run(vec![note(number, 1 << 10)]) {
+            break error;
+        }
+    };
+    assert!(matches!(error, TransactionError::IndexFull), "{error}");
+    let usage = store.engine.usage();
+    let left = usage.index_bytes - usage.index_reserve_bytes - usage.index_settled_bytes;
+    assert!(left < 2 << 10, "{left} bytes that not only removals may take");
+    for at in 0..200 {
+        number += 1;
+        store.run(vec![remove(&format!("o{at}")), note(number, 300)]).unwrap();
+    }
+    number += 1;
+    store.run(vec![Op::OmapClear(PG, object("log"))]).unwrap();
+    store.run(vec![note(number, 1 << 10)]).unwrap();
+    assert_clean(&store);
+}
+
+#[test]
+fn what_waits_counts_as_what_it_may_take() {
+    let mut store = Sim::on(image(&options(), DATA_BYTES));
+    store.submit(vec![write("a", 1, blocks(1, 2))]);
+    let usage = store.engine.usage();
+    assert_eq!((usage.used_bytes, usage.queued_bytes), (0, 3 * BLOCK), "of three blocks a part each");
+    assert!(usage.index_used_bytes > usage.index_settled_bytes);
+    store.finish().into_iter().for_each(|result| result.unwrap());
+    let usage = store.engine.usage();
+    assert_eq!((usage.used_bytes, usage.queued_bytes), (3 * BLOCK, 0));
+}
