@@ -3,7 +3,7 @@
 //! The bulk of a change or of an object is the frame's payload, with the checksums its maker gave it; all else is in
 //! the message. What comes in is checked here as far as one message can be: a group may rely on it.
 
-use crate::core::{PeerMessage, Received};
+use crate::core::{Amount, Credit, PeerMessage, Received};
 use cairn_pg::{Activation, Body, LogEntry, Message, MissingItem, Version};
 use cairn_types::{EntityAddr, Epoch, ObjectId, OsdReport, PgId};
 use cairn_wire::op::{OBJECT_NAME_LEN_MAX, Ping, Pong};
@@ -28,6 +28,8 @@ pub struct PeerWelcome {
     pub client: u64,
     /// Last message of the link received on the recovery lane.
     pub recovery: u64,
+    /// Room for what is sent over it.
+    pub credit: Credit,
 }
 
 /// From one copy of a group to another. The bulk of its body is the payload.
@@ -48,6 +50,15 @@ pub struct PeerAck {
     pub client: u64,
     /// Last message received on the recovery lane.
     pub recovery: u64,
+    /// Room for what is sent next.
+    pub credit: Credit,
+}
+
+/// By who opened the connection: which word about room was heard last.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct PeerHeard {
+    /// Its number.
+    pub credit: u64,
 }
 
 /// To the active mgr.
@@ -97,13 +108,14 @@ pub enum PeerMessageError {
 pub fn to_frame(message: PeerMessage) -> Result<Frame, FrameError> {
     match message {
         PeerMessage::Hello { link, from, to } => Frame::new(&PeerHello { link, from, to }, Payload::none()),
-        PeerMessage::Welcome { received: Received { client, recovery } } => {
-            Frame::new(&PeerWelcome { client, recovery }, Payload::none())
+        PeerMessage::Welcome { received: Received { client, recovery }, credit } => {
+            Frame::new(&PeerWelcome { client, recovery, credit }, Payload::none())
         }
         PeerMessage::Group { seq, pgid, message } => GroupMessage { seq, pgid, message }.into_frame(),
-        PeerMessage::Ack { received: Received { client, recovery } } => {
-            Frame::new(&PeerAck { client, recovery }, Payload::none())
+        PeerMessage::Ack { received: Received { client, recovery }, credit } => {
+            Frame::new(&PeerAck { client, recovery, credit }, Payload::none())
         }
+        PeerMessage::Heard { credit } => Frame::new(&PeerHeard { credit }, Payload::none()),
         PeerMessage::Ping(ping) => Frame::new(&ping, Payload::none()),
         PeerMessage::Pong(pong) => Frame::new(&pong, Payload::none()),
     }
@@ -133,12 +145,16 @@ pub fn from_frame(lane: Lane, frame: Frame) -> Result<PeerMessage, PeerMessageEr
             PeerMessage::Hello { link, from, to }
         }
         PeerWelcome::KIND => {
-            let PeerWelcome { client, recovery } = frame.message()?;
-            PeerMessage::Welcome { received: Received { client, recovery } }
+            let PeerWelcome { client, recovery, credit } = frame.message()?;
+            PeerMessage::Welcome { received: Received { client, recovery }, credit }
         }
         PeerAck::KIND => {
-            let PeerAck { client, recovery } = frame.message()?;
-            PeerMessage::Ack { received: Received { client, recovery } }
+            let PeerAck { client, recovery, credit } = frame.message()?;
+            PeerMessage::Ack { received: Received { client, recovery }, credit }
+        }
+        PeerHeard::KIND => {
+            let PeerHeard { credit } = frame.message()?;
+            PeerMessage::Heard { credit }
         }
         Ping::KIND => PeerMessage::Ping(frame.message()?),
         Pong::KIND => PeerMessage::Pong(frame.message()?),
@@ -291,6 +307,11 @@ fn sample_addr(port: u16, nonce: u64) -> EntityAddr {
     EntityAddr { socket: std::net::SocketAddr::from(([127, 0, 0, 1], port)), nonce }
 }
 
+fn sample_credit() -> Credit {
+    let amount = |data, index| Amount { data, index };
+    Credit { seq: 3, limit: amount(1 << 30, 1 << 20), most: amount(1 << 28, 1 << 18) }
+}
+
 fn sample_group_message() -> GroupMessage {
     let object = ObjectId {
         pool: cairn_types::PoolId(3),
@@ -350,8 +371,11 @@ cairn_wire::kinds! {
     range 96..=127;
     96 PeerHello, version 1, oldest 1, "peer-hello",
         sample PeerHello { link: 2, from: sample_addr(6801, 11), to: sample_addr(6803, 12) };
-    97 PeerWelcome, version 1, oldest 1, "peer-welcome", sample PeerWelcome { client: 5, recovery: 6 };
+    97 PeerWelcome, version 2, oldest 2, "peer-welcome",
+        sample PeerWelcome { client: 5, recovery: 6, credit: sample_credit() };
     98 GroupMessage, version 3, oldest 3, "group-message", sample sample_group_message();
-    99 PeerAck, version 1, oldest 1, "peer-ack", sample PeerAck { client: 7, recovery: 8 };
+    99 PeerAck, version 2, oldest 2, "peer-ack",
+        sample PeerAck { client: 7, recovery: 8, credit: sample_credit() };
+    100 PeerHeard, version 1, oldest 1, "peer-heard", sample PeerHeard { credit: 9 };
     120 Report, version 1, oldest 1, "osd-report", sample Report(sample_report());
 }

@@ -1,7 +1,7 @@
 //! Messages between OSDs: what goes in comes out, and what cannot be is refused.
 
 use bytes::Bytes;
-use cairn_osd::core::{PeerMessage, Received};
+use cairn_osd::core::{Amount, Credit, PeerMessage, Received};
 use cairn_osd::message::{GroupMessage, KINDS, PeerMessageError, from_frame, to_frame};
 use cairn_pg::{Blob, Body, EntryKind, LogEntry, LogSegment, Message, MissingItem, ObjectKey, Version};
 use cairn_types::{Epoch, ObjectId, PgId, PoolId, SnapId};
@@ -66,6 +66,8 @@ fn messages_come_back_with_their_bulk() {
     let blob = Blob { meta: Bytes::from_static(b"change"), data };
     let push = Body::Push { object: object(3, "a"), version: v(1), data: blob.clone() };
     let received = Received { client: 3, recovery: 4 };
+    let limit = Amount { data: 1 << 40, index: 5 };
+    let credit = Credit { seq: 7, limit, most: Amount { data: 6, index: 0 } };
     for (lane, message) in [
         (Lane::Client, rep_op(1, vec![entry(2, object(3, "a"))], Some(blob.clone()))),
         (Lane::Client, redo(1, vec![entry(2, object(3, "a")), entry(4, object(3, "a"))], Some(blob))),
@@ -74,8 +76,9 @@ fn messages_come_back_with_their_bulk() {
         (Lane::Recovery, group(push)),
         (Lane::Client, group(Body::QueryInfo)),
         (Lane::Client, activated(object(3, "a"), vec![entry(2, object(3, "a"))])),
-        (Lane::Control, PeerMessage::Welcome { received }),
-        (Lane::Control, PeerMessage::Ack { received }),
+        (Lane::Control, PeerMessage::Welcome { received, credit }),
+        (Lane::Control, PeerMessage::Ack { received, credit }),
+        (Lane::Control, PeerMessage::Heard { credit: 7 }),
         (Lane::Control, PeerMessage::Ping(Ping { seq: 1, epoch: Epoch(2) })),
         (Lane::Control, PeerMessage::Pong(Pong { seq: 1, epoch: Epoch(2) })),
     ] {

@@ -138,6 +138,11 @@ impl Pg {
         self.append(entries, payload, trim_to, draft);
     }
 
+    /// The other copies that take a change of the object.
+    pub fn takers(&self, object: &ObjectKey) -> impl Iterator<Item = OsdId> + use<> {
+        self.peers_within(object).into_iter().filter_map(|(osd, within)| within.then_some(osd))
+    }
+
     /// The other copies, and whether they are meant to have the object by now.
     fn peers_within(&self, object: &ObjectKey) -> SmallVec<[(OsdId, bool); 4]> {
         let peers = self.peering.peers.iter();

@@ -107,6 +107,8 @@ pub struct Shape {
     pub log_bytes: u64,
     /// Bytes of a store for data.
     pub data_bytes: u64,
+    /// Each OSD's store has so many less than that of the one before.
+    pub uneven_bytes: u64,
     /// Objects of [`BALLAST_BYTES`] that clients make, and delete when there is no room: to fill stores with.
     pub ballast: u32,
     /// How long clients ask and faults happen, milliseconds.
@@ -121,7 +123,7 @@ impl Shape {
             Profile::Narrow => ([1, 3, 3][rng.below(3) as usize], rng.between(3, 4)),
             Profile::Monitors => ([2, 3, 3, 4, 5, 5][rng.below(6) as usize], 3),
             Profile::Light | Profile::Images => ([1, 3][rng.below(2) as usize], rng.between(3, 4)),
-            // As many stores as copies: they fill alike.
+            // As many stores as copies.
             Profile::Full => ([1, 3][rng.below(2) as usize], 3),
             Profile::Heavy => ([1, 2, 3, 3, 3, 4, 5][rng.below(7) as usize], rng.between(3, 12)),
         };
@@ -159,6 +161,7 @@ impl Shape {
                 blocks: 1,
                 log_bytes: LOG_BYTES,
                 data_bytes: DATA_BYTES,
+                uneven_bytes: 0,
                 ballast: 0,
                 busy_ms: rng.between(12_000, 20_000),
             };
@@ -178,6 +181,7 @@ impl Shape {
                 blocks: 1,
                 log_bytes: LOG_BYTES,
                 data_bytes: DATA_BYTES,
+                uneven_bytes: 0,
                 ballast: 0,
                 busy_ms: rng.between(12_000, 20_000),
             };
@@ -199,6 +203,9 @@ impl Shape {
                 blocks: rng.between(1, 4) as u32,
                 log_bytes: LOG_BYTES * [8, 4, 1][draw],
                 data_bytes,
+                // Copies with less room than their primary, and with more.
+                uneven_bytes: [0, data_bytes / 64, data_bytes / 8]
+                    [Rng::fork(seed, "uneven").below(3) as usize],
                 ballast: (2 * data_bytes / BALLAST_BYTES) as u32,
                 busy_ms: rng.between(30_000, 50_000),
             };
@@ -227,6 +234,7 @@ impl Shape {
             // With few groups the log of each is long for a store with a short one.
             log_bytes: if draw < 2 { LOG_BYTES << Rng::fork(seed, "log").below(4) } else { LOG_BYTES },
             data_bytes: DATA_BYTES,
+            uneven_bytes: 0,
             ballast: 0,
             busy_ms: match profile {
                 Profile::Heavy => rng.between(20_000, 60_000),

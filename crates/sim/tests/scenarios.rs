@@ -40,6 +40,7 @@ fn cluster_with(mons: u16) -> Shape {
         blocks: 2,
         log_bytes: LOG_BYTES,
         data_bytes: DATA_BYTES,
+        uneven_bytes: 0,
         ballast: 0,
         busy_ms: 25_000,
     }
@@ -225,6 +226,34 @@ fn disks_that_are_full() {
     .ends_well_after(|figures| {
         assert!(figures.refused_full > 20, "{} writes found no room", figures.refused_full);
     });
+}
+
+#[test]
+fn a_primary_that_comes_back_to_copies_that_are_fuller_than_itself() {
+    // The others fill up while it is down. It has room for what it has not recovered yet, and what its clients write finds none
+    // in the stores of the others, one of which is slow to say so.
+    let data_bytes = 6 << 20;
+    let ballast = (2 * data_bytes / BALLAST_BYTES) as u32;
+    for slow in 0..3 {
+        let shape = Shape {
+            osds: 3,
+            hosts: cluster().hosts[..6].to_vec(),
+            clients: 3,
+            data_bytes,
+            ballast,
+            log_bytes: 8 * LOG_BYTES,
+            busy_ms: 40_000,
+            ..cluster()
+        };
+        Story::of(shape)
+            .at(6_000, Step::KillPrimary { down_ms: 10_000 })
+            .at(15_500, Step::Disk { osd: osd(slow), fault: DiskFault::Slow(50_000) })
+            .at(19_000, Step::KillPrimary { down_ms: 8_000 })
+            .at(29_000, kill(Proc::Osd(osd((slow + 1) % 3)), 6_000))
+            .ends_well_of(1..=8, |figures| {
+                assert!(figures.refused_full > 20, "{} writes found no room", figures.refused_full);
+            });
+    }
 }
 
 /// One of three copies forgets what it had said it has.

@@ -1,6 +1,6 @@
 //! Clients: what of theirs is taken in, and what they are answered.
 
-use super::{ConnId, Effect, Osd};
+use super::{Amount, ConnId, Effect, Osd};
 use crate::object::{Sender, WatchChange, kind_of};
 use bytes::Bytes;
 use cairn_crush::placement::object_hash;
@@ -38,6 +38,8 @@ pub(super) struct Op {
     pub answer: Option<Answer>,
     /// What the object is like once the change that was executed has been handed to the store.
     pub after: Option<super::execute::After>,
+    /// What its change takes, from the moment it was found to fit until it is handed to the store.
+    pub takes: Amount,
     /// What becomes of watches when it has been answered.
     pub watch: Vec<WatchChange>,
 }
@@ -204,6 +206,7 @@ impl Osd {
             view: Default::default(),
             answer: None,
             after: None,
+            takes: Amount::ZERO,
             watch: Vec::new(),
         };
         let event =
@@ -225,6 +228,7 @@ impl Osd {
 
     /// The group has answered.
     pub(super) fn group_replied(&mut self, id: OpId, reply: Reply) {
+        self.is_handed_in(id);
         let Some(mut op) = self.ops.remove(&id) else { return };
         self.ops_bytes -= op.payload.len();
         let result = match reply {

@@ -54,6 +54,9 @@ pub struct Config {
     /// Share of the store, in millionths, from which on clients write nothing here whatever the map says: what
     /// peering and recovery write must still fit. Ceph's figure.
     pub failsafe_full: u32,
+    /// And share from which on objects that other copies send wait for room: above the other, so that a copy is made whole
+    /// although clients have written all that they may.
+    pub recovery_full: u32,
     /// An operation that waits for longer counts as slow, milliseconds: Ceph's figure.
     pub slow_op_ms: u64,
     /// Epochs of the map between two that are kept whole: rebuilding one applies at most so many changes.
@@ -84,6 +87,7 @@ impl Default for Config {
             ack_delay_ms: 100,
             backfills_max: 1,
             failsafe_full: 970_000,
+            recovery_full: 985_000,
             slow_op_ms: 30_000,
             full_map_interval: 64,
         }

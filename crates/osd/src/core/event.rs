@@ -21,17 +21,53 @@ pub struct Now {
     pub wall: Timestamp,
 }
 
+/// How full a part of the store is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Space {
+    /// Bytes it can hold.
+    pub total_bytes: u64,
+    /// Bytes in use, for certain.
+    pub used_bytes: u64,
+    /// And with what the store has taken in and not settled yet, reckoned from above. A later look tells.
+    pub used_at_most_bytes: u64,
+    /// Bytes of the total that only removals may take.
+    pub reserve_bytes: u64,
+}
+
 /// How full the store is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Usage {
-    /// Bytes it can hold.
-    pub total_bytes: u64,
-    /// Bytes in use.
-    pub used_bytes: u64,
+    /// Objects' data.
+    pub data: Space,
+    /// All else: names, attributes, omap, places of data, groups' logs.
+    pub index: Space,
     /// Log entries that all groups together may keep: what its index has room for.
     pub log_entries_max: u64,
     /// Most bytes of a group's log that one transaction stores.
     pub log_step_bytes: u64,
+}
+
+/// Share of the index, in percent, from which on it is what counts: a store whose index is full takes no write,
+/// however much room there is for data. Below, it says nothing about the room that people ask for. The ratio from
+/// which on monitors warn.
+const INDEX_COUNTS_PERCENT: u64 = 85;
+
+impl Usage {
+    /// What the cluster is told that it can hold.
+    pub fn total_bytes(&self) -> u64 {
+        self.data.total_bytes
+    }
+
+    /// And what is in use: of data and index, the one that runs out.
+    pub fn used_bytes(&self) -> u64 {
+        let (data, index) = (self.data, self.index);
+        let total = index.total_bytes.max(1);
+        if index.used_at_most_bytes < total / 100 * INDEX_COUNTS_PERCENT {
+            return data.used_bytes;
+        }
+        let share = u128::from(data.total_bytes) * u128::from(index.used_at_most_bytes) / u128::from(total);
+        data.used_bytes.max(u64::try_from(share).unwrap_or(u64::MAX).min(data.total_bytes))
+    }
 }
 
 /// What a start begins with: what the store has, and where this run is reached.
@@ -196,4 +232,21 @@ pub enum Event {
     StoreFailed,
     /// The process is to stop: in good order.
     Stop,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_index_that_runs_out_counts_as_a_store_that_runs_out() {
+        let usage = |used| {
+            let data = Space { total_bytes: 1 << 30, used_bytes: 1 << 20, ..Space::default() };
+            let index = Space { total_bytes: 40 << 20, used_at_most_bytes: used, ..Space::default() };
+            Usage { data, index, ..Usage::default() }
+        };
+        assert_eq!(usage(33 << 20).used_bytes(), 1 << 20);
+        assert_eq!(usage(38 << 20).used_bytes(), (1 << 30) / 20 * 19 + 3, "95 %, rounded down");
+        assert_eq!(usage(41 << 20).used_bytes(), 1 << 30);
+    }
 }

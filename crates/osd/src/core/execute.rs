@@ -4,7 +4,6 @@
 use super::client::{Answer, Remembered, is_listing, no_output};
 use super::effect::Query;
 use super::event::QueryAnswer;
-use super::fullness::Room;
 use super::{Effect, Osd, QueryToken};
 use crate::object::{Executed, Fault, ObjectState, Stamp, Supplied, View, execute};
 use bytes::Bytes;
@@ -12,8 +11,8 @@ use cairn_pg::{
     Event as PgEvent, ListRange, ObjectChange, ObjectKey, OpId, OpKind as Kind, Outcome, PgTransaction,
     Position, ReadToken, StoreChange, Version,
 };
-use cairn_types::{OsdFlag, PgId, PoolFlag};
-use cairn_wire::op::{OMAP_ENTRIES_MAX, OpFlags, OpKind, OpOutput, OpResult};
+use cairn_types::PgId;
+use cairn_wire::op::{OMAP_ENTRIES_MAX, OpKind, OpOutput, OpResult};
 use cairn_wire::{ErrorCode, Payload};
 use smallvec::{SmallVec, smallvec};
 
@@ -106,7 +105,7 @@ impl Osd {
                 self.executed(id, outcome);
             }
             Executed::Write { change, results, code, deletes, after, user_version, watch } => {
-                if let Some(code) = self.lacks_room(id) {
+                if let Some(code) = self.lacks_room(id, &change) {
                     // Without results it is the OSD that is busy, not somebody who holds a lock.
                     let results = if code == ErrorCode::BUSY { Vec::new() } else { vec![no_output(code)] };
                     return self.executed_without_change(id, code, results);
@@ -127,27 +126,6 @@ impl Osd {
                 let changes = smallvec![change_of];
                 self.executed(id, Outcome::Change { changes, payload: change, result });
             }
-        }
-    }
-
-    /// What a change is answered for which there is no room. Looked at now and not when the request came: recovery may have
-    /// filled the store while it waited, and a resend of what was carried out is answered as before.
-    fn lacks_room(&mut self, id: OpId) -> Option<ErrorCode> {
-        let (op, map) = (self.ops.get(&id)?, self.maps.current()?);
-        // What this OSD does by itself gives room back.
-        if op.conn.is_none() || op.request.flags.contains(OpFlags::FULL_TRY) {
-            return None;
-        }
-        let pool_is_full = map.pools.get(&op.pgid.pool).is_some_and(|pool| pool.flags.has(PoolFlag::Full));
-        if map.flags.has(OsdFlag::Full) || pool_is_full {
-            return Some(ErrorCode::NOSPC);
-        }
-        let bytes = op.payload.len() as u64;
-        match self.fullness.has_room_for(bytes, self.config.failsafe_full, &mut self.out) {
-            Room::Yes => None,
-            Room::No => Some(ErrorCode::NOSPC),
-            // The client asks again when it has been looked.
-            Room::Unknown => Some(ErrorCode::BUSY),
         }
     }
 

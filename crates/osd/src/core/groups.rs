@@ -5,7 +5,7 @@ use super::execute::Asked;
 use super::group::Group;
 use super::maps::View;
 use super::peers::Incoming;
-use super::{Config, Effect, Osd};
+use super::{Amount, Config, Effect, Osd};
 use cairn_pg::{Body, Effect as PgEffect, Event as PgEvent, MonitorRequest, PersistedPg, Pg, Reply, Timer};
 use cairn_types::{Epoch, OsdFlag, OsdId, PgId};
 use std::collections::{BTreeSet, VecDeque};
@@ -29,6 +29,9 @@ impl Osd {
     }
 
     fn drive(&mut self, pgid: PgId, event: PgEvent) {
+        if let PgEvent::Executed { op, .. } = &event {
+            self.is_handed_in(*op);
+        }
         let Some(group) = self.groups.get_mut(&pgid) else {
             // Gone meanwhile.
             if let PgEvent::Op(op) = event {
@@ -53,7 +56,7 @@ impl Osd {
         match effect {
             PgEffect::Persist(txn) => {
                 self.handed_in(pgid, &txn);
-                self.fullness.handed_in(&txn);
+                self.fullness.handed_in(Amount::of_transaction(&txn));
                 self.out.push(Effect::Persist { pgid, txn });
             }
             PgEffect::Send { to, message } => {
@@ -84,7 +87,10 @@ impl Osd {
             }
             PgEffect::Reserve(what) => self.reserver.ask(what, pgid),
             PgEffect::Release(what) => self.reserver.release(what, pgid),
-            PgEffect::NewInterval => self.new_interval(pgid),
+            PgEffect::NewInterval => {
+                self.new_interval(pgid);
+                self.drop_old_pushes(pgid);
+            }
             PgEffect::Stats(stats) => {
                 let Some(group) = self.groups.get_mut(&pgid) else { return };
                 let was_active = group.stats.as_ref().is_some_and(|stats| stats.state.active);
@@ -114,7 +120,7 @@ impl Osd {
         let has_room = !map
             .ratios
             .backfillfull
-            .reached_by(self.fullness.usage().used_bytes, self.fullness.usage().total_bytes.max(1));
+            .reached_by(self.fullness.usage().used_bytes(), self.fullness.usage().total_bytes().max(1));
         let Some((pgid, what)) = self.reserver.grant(self.config.backfills_max, has_room) else {
             return false;
         };
@@ -199,6 +205,7 @@ impl Osd {
             return;
         }
         self.cache.remove_group(pgid);
+        self.pushes.retain(|push| push.pgid != pgid);
         self.reserver.forget(pgid);
         for timer in [Timer::Lease, Timer::PriorLease, Timer::Monitor] {
             if let Some(at) = self.group_timers.remove(&(pgid, timer)) {
@@ -297,7 +304,7 @@ impl Osd {
         if self.must_wait(incoming.pgid, incoming.message.epoch) {
             return self.held.push_back(incoming);
         }
-        let Incoming { from, pgid, message } = incoming;
+        let Some(Incoming { from, pgid, message }) = self.unless_too_large(incoming) else { return };
         if self.groups.contains_key(&pgid) {
             return self.tell(pgid, PgEvent::Message { from, message });
         }

@@ -5,8 +5,9 @@
 //! A link ends with a run of either side, or when the map has marked the receiver down: what was not received then
 //! belongs to an interval that is over.
 
+use super::credit::{Promises, Spending};
 use super::message::{PeerMessage, Received};
-use super::{Attempt, ConnId, Effect};
+use super::{Amount, Attempt, ConnId, Credit, Effect};
 use cairn_pg::{Message, Time};
 use cairn_types::{EntityAddr, PgId};
 use cairn_wire::Lane;
@@ -69,11 +70,14 @@ pub(super) struct Sender {
     link: u64,
     pub connection: Connection,
     outboxes: [Outbox; LANES.len()],
+    /// Room at the receiver.
+    pub room: Spending,
 }
 
 impl Sender {
     pub fn new(link: u64, now: Time) -> Sender {
-        Sender { link, connection: Connection::Idle(now), outboxes: Default::default() }
+        let (outboxes, room) = Default::default();
+        Sender { link, connection: Connection::Idle(now), outboxes, room }
     }
 
     /// Whether everything was received.
@@ -96,6 +100,7 @@ impl Sender {
 
     pub fn send(&mut self, pgid: PgId, message: Message, out: &mut Vec<Effect>) {
         let lane = message.body.lane();
+        self.room.sent(Amount::of_message(&message));
         let outbox = &mut self.outboxes[usize::from(lane == Lane::Recovery)];
         if let Connection::Open(conn) = self.connection {
             let seq = outbox.acked + outbox.messages.len() as u64 + 1;
@@ -137,6 +142,9 @@ impl Sender {
     pub fn renew(&mut self, link: u64) {
         self.link = link;
         self.outboxes.iter_mut().for_each(|outbox| outbox.acked = 0);
+        let messages = self.outboxes.iter().flat_map(|outbox| &outbox.messages);
+        let again = messages.map(|(_, message)| Amount::of_message(message)).fold(Amount::ZERO, Amount::plus);
+        self.room = Spending::begun_with(again);
     }
 }
 
@@ -152,6 +160,8 @@ pub(super) struct Receiver {
     acked: Received,
     /// When to acknowledge.
     pub ack_at: Option<Time>,
+    /// Room here for what is sent over the link.
+    pub room: Promises,
 }
 
 /// What a message of a link is.
@@ -167,16 +177,16 @@ pub(super) enum Arrival {
 
 impl Receiver {
     pub fn new(from: EntityAddr, link: u64, conn: ConnId) -> Receiver {
-        let (received, acked) = Default::default();
-        Receiver { from, link, conn: Some(conn), received, acked, ack_at: None }
+        let (received, acked, room) = Default::default();
+        Receiver { from, link, conn: Some(conn), received, acked, ack_at: None, room }
     }
 
     /// The answer to a greeting.
-    pub fn welcome(&mut self, conn: ConnId, out: &mut Vec<Effect>) {
+    pub fn welcome(&mut self, conn: ConnId, credit: Credit, out: &mut Vec<Effect>) {
         self.conn = Some(conn);
         self.acked = self.received;
         self.ack_at = None;
-        let message = PeerMessage::Welcome { received: self.received };
+        let message = PeerMessage::Welcome { received: self.received, credit };
         out.push(Effect::Send { conn, lane: Lane::Control, message });
     }
 
@@ -189,23 +199,20 @@ impl Receiver {
         }
     }
 
-    /// A message was taken. It is acknowledged with the others of its time.
-    pub fn took(&mut self, lane: Lane, ack_at: Time, ack_every: u64, out: &mut Vec<Effect>) {
-        *self.received.of_mut(lane) += 1;
-        if self.received.since(&self.acked) >= ack_every {
-            self.acknowledge(out);
-        } else if self.ack_at.is_none() {
-            self.ack_at = Some(ack_at);
-        }
+    /// A message was taken. It is acknowledged with the others of its time; true: at once.
+    pub fn took(&mut self, message: &Message, ack_at: Time, ack_every: u64) -> bool {
+        *self.received.of_mut(message.body.lane()) += 1;
+        self.room.received(Amount::of_message(message));
+        self.ack_at.get_or_insert(ack_at);
+        self.received.since(&self.acked) >= ack_every || self.room.is_low()
     }
 
-    pub fn acknowledge(&mut self, out: &mut Vec<Effect>) {
+    /// Says what was received, and how much room there is.
+    pub fn acknowledge(&mut self, credit: Credit, out: &mut Vec<Effect>) {
         self.ack_at = None;
-        if let Some(conn) = self.conn
-            && self.received != self.acked
-        {
+        if let Some(conn) = self.conn {
             self.acked = self.received;
-            let message = PeerMessage::Ack { received: self.received };
+            let message = PeerMessage::Ack { received: self.received, credit };
             out.push(Effect::Send { conn, lane: Lane::Control, message });
         }
     }
@@ -213,6 +220,7 @@ impl Receiver {
 
 #[cfg(test)]
 mod tests {
+    use super::super::fullness::Left;
     use super::*;
     use cairn_pg::Body;
     use cairn_types::{Epoch, PoolId};
@@ -221,6 +229,22 @@ mod tests {
 
     fn message(n: u64) -> Message {
         Message { epoch: Epoch(1), body: Body::LeaseGrant { seq: n } }
+    }
+
+    const LEFT: Left = {
+        let all = Amount { data: 1 << 30, index: 1 << 30 };
+        Left { at_most: all, at_least: all }
+    };
+
+    fn object() -> cairn_pg::ObjectKey {
+        cairn_pg::ObjectKey::new(cairn_types::ObjectId {
+            pool: PoolId(1),
+            hash: 0,
+            namespace: String::new(),
+            key: String::new(),
+            name: "a".into(),
+            snap: cairn_types::SnapId::HEAD,
+        })
     }
 
     fn sent(out: &mut Vec<Effect>) -> Vec<u64> {
@@ -261,12 +285,17 @@ mod tests {
         let mut out = Vec::new();
         let mut receiver = Receiver::new(addr, 1, ConnId(1));
         assert_eq!(receiver.judge(Lane::Client, 1), Arrival::Next);
-        receiver.took(Lane::Client, Time(9), 2, &mut out);
+        // Room that is low is told of at once.
+        receiver.room.say(LEFT, Amount::ZERO, 1);
+        assert!(!receiver.took(&message(1), Time(9), 2));
         assert_eq!(receiver.judge(Lane::Client, 1), Arrival::Again);
         assert_eq!(receiver.judge(Lane::Client, 3), Arrival::Gap);
         assert_eq!(receiver.judge(Lane::Recovery, 1), Arrival::Next, "lanes count by themselves");
         assert_eq!((receiver.ack_at, out.len()), (Some(Time(9)), 0));
-        receiver.took(Lane::Recovery, Time(12), 2, &mut out);
-        assert_eq!((receiver.ack_at, out.len()), (None, 1), "the second one is acknowledged at once");
+        let pull = Body::PullFailed { object: object(), need: Default::default() };
+        let pull = Message { epoch: Epoch(1), body: pull };
+        assert!(receiver.took(&pull, Time(12), 2), "the second one is acknowledged at once");
+        receiver.acknowledge(Credit::default(), &mut out);
+        assert_eq!((receiver.ack_at, out.len()), (None, 1));
     }
 }

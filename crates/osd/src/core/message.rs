@@ -5,6 +5,7 @@
 //! was sent and not received is sent again over the next one, so that a group's messages arrive in order and once,
 //! from one run to one run (`link.rs`).
 
+use super::credit::Credit;
 use cairn_pg::Message;
 use cairn_types::{EntityAddr, PgId};
 use cairn_wire::op::{Ping, Pong};
@@ -34,6 +35,8 @@ pub enum PeerMessage {
     Welcome {
         /// Of that link; zeros if it is new.
         received: Received,
+        /// How much room there is for what is sent over it.
+        credit: Credit,
     },
     /// From one copy of a group to another; by who opened the connection; on the lane of
     /// [`cairn_pg::Body::lane`].
@@ -49,6 +52,13 @@ pub enum PeerMessage {
     Ack {
         /// What.
         received: Received,
+        /// How much room there is for what is sent next.
+        credit: Credit,
+    },
+    /// By who opened the connection, on the control lane: the newest word about room that was heard.
+    Heard {
+        /// Its number.
+        credit: u64,
     },
     /// On the control lane, by who opened the connection.
     Ping(Ping),

@@ -15,11 +15,14 @@
 //! | watches and notifications | `watch` |
 //! | coming up and stopping | `boot` |
 //! | slots for backfill; what the mgr is told | `reserve`, `report` |
+//! | room in this store and in those of others | `room`, `fullness`, `amount`, `credit` |
 
+mod amount;
 mod boot;
 mod cache;
 mod client;
 mod config;
+mod credit;
 mod effect;
 mod event;
 mod execute;
@@ -32,12 +35,15 @@ mod message;
 mod peers;
 mod report;
 mod reserve;
+mod room;
 mod superblock;
 mod watch;
 
+pub use amount::Amount;
 pub use config::Config;
+pub use credit::Credit;
 pub use effect::{Effect, Query, StopReason};
-pub use event::{Event, MonitorAnswer, Now, QueryAnswer, Setup, Usage};
+pub use event::{Event, MonitorAnswer, Now, QueryAnswer, Setup, Space, Usage};
 pub use message::{PeerMessage, Received};
 pub use superblock::Superblock;
 
@@ -55,7 +61,7 @@ use execute::Asked;
 use fullness::Fullness;
 use group::Group;
 use maps::{Maps, MapsError, Places, View};
-use peers::{Incoming, Peers};
+use peers::{Here, Incoming, Peers};
 use reserve::Reserver;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -120,6 +126,10 @@ pub struct Osd {
     peers: Peers,
     /// Messages that wait for a map or for a removal.
     held: VecDeque<Incoming>,
+    /// What changes take that were found to fit and are not handed to the store yet.
+    admitted: Amount,
+    /// Objects from other copies that wait for room.
+    pushes: VecDeque<Incoming>,
 
     clients: BTreeMap<ConnId, Client>,
     /// Requests that wait for a map.
@@ -179,6 +189,8 @@ impl Osd {
             want_pg_temp: BTreeMap::new(),
             peers: Peers::new(superblock.whoami, cluster, config),
             held: VecDeque::new(),
+            admitted: Amount::ZERO,
+            pushes: VecDeque::new(),
             clients: BTreeMap::new(),
             waiting_requests: VecDeque::new(),
             ops: BTreeMap::new(),
@@ -216,6 +228,7 @@ impl Osd {
         self.take(event);
         self.settle();
         self.tell_wishes();
+        self.tell_room();
         // What is asked for after the end is of no use to anyone.
         if let Some(end) = self.out.iter().position(|effect| matches!(effect, Effect::Stopped(_))) {
             self.out.truncate(end + 1);
@@ -246,12 +259,10 @@ impl Osd {
                     PeerMessage::Group { pgid, message, .. } => self.must_wait(*pgid, message.epoch),
                     _ => false,
                 };
-                let has_room = !waits || self.held.len() < self.config.waiting_messages_max;
-                let (epoch, out) = (self.maps.epoch(), &mut self.out);
-                if let Some(incoming) = self.peers.on_message(self.time, conn, message, epoch, has_room, out)
-                {
-                    self.deliver(incoming);
-                }
+                let may_come = !waits || self.held.len() < self.config.waiting_messages_max;
+                let here = Here { epoch: self.maps.epoch(), may_come, left: self.left() };
+                let incoming = self.peers.on_message(self.time, conn, message, here, &mut self.out);
+                incoming.into_iter().for_each(|incoming| self.deliver(incoming));
             }
             Event::PeerClosed { conn } => self.peers.on_closed(self.time, conn, &mut self.out),
             Event::Persisted { pgid, token } => {
@@ -265,6 +276,7 @@ impl Osd {
             Event::Usage(usage) => {
                 self.fullness.told(usage);
                 self.share_log_room();
+                self.found_room();
             }
             Event::StoreFailed => self.stop(StopReason::StoreFailed),
             Event::Stop => self.begin_stop(),
@@ -293,7 +305,7 @@ impl Osd {
 
     fn tick(&mut self) {
         self.tick_groups();
-        self.peers.tick(self.time, self.maps.epoch(), &mut self.out);
+        self.peers.tick(self.time, self.maps.epoch(), self.left(), &mut self.out);
         self.tick_watches();
         self.tick_report();
         self.tick_boot();

@@ -1,8 +1,9 @@
 //! The other OSDs: links to and from them, whether they live, and what the monitors are told when they do not.
 
+use super::fullness::{Left, Room};
 use super::link::{Arrival, Connection, Receiver, Sender};
 use super::message::PeerMessage;
-use super::{Attempt, Config, ConnId, Effect};
+use super::{Amount, Attempt, Config, ConnId, Effect};
 use cairn_mon::monitor::DaemonNews;
 use cairn_mon::service::{Evidence, FailureReport};
 use cairn_pg::{Message, Time};
@@ -43,6 +44,16 @@ pub(super) struct Incoming {
     pub message: Message,
 }
 
+/// How this OSD stands when a message comes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Here {
+    pub epoch: Epoch,
+    /// There is room in memory for one that has to wait.
+    pub may_come: bool,
+    /// Of the store.
+    pub left: Left,
+}
+
 /// The other OSDs.
 #[derive(Debug)]
 pub(super) struct Peers {
@@ -57,6 +68,10 @@ pub(super) struct Peers {
     watched: BTreeSet<OsdId>,
     /// Newest runs in the map, by which old ones are refused.
     runs: BTreeMap<OsdId, u64>,
+    /// Those of them that are down.
+    down: BTreeSet<OsdId>,
+    /// Who is to hear at once what was received and how much room there is.
+    to_hear: BTreeSet<OsdId>,
     next_link: u64,
     next_attempt: u64,
     /// When they are asked next; `None` while this OSD is not up.
@@ -75,6 +90,8 @@ impl Peers {
             attempts: BTreeMap::new(),
             watched: BTreeSet::new(),
             runs: BTreeMap::new(),
+            down: BTreeSet::new(),
+            to_hear: BTreeSet::new(),
             next_link: 0,
             next_attempt: 0,
             heartbeat_at: None,
@@ -102,6 +119,9 @@ impl Peers {
     ) {
         let nonces = map.osds.iter().filter_map(|(osd, info)| Some((*osd, info.cluster?.nonce)));
         self.runs = nonces.collect();
+        // Room that was promised to one that was removed is nobody's any more.
+        self.receivers.retain(|osd, _| map.osds.contains_key(osd));
+        self.down = map.osds.iter().filter(|(_, info)| !info.up).map(|(osd, _)| *osd).collect();
         self.heartbeat_at = match &wanted {
             Some(_) => self.heartbeat_at.or(Some(now.plus_ms(self.config.heartbeat_interval_ms))),
             None => None,
@@ -259,29 +279,31 @@ impl Peers {
         self.close(now, conn, out);
     }
 
-    /// A message. One for a group is given back, if `has_room` for it: if not, the connection is closed and it comes
+    /// A message. One for a group is given back, if there is room for it here: if not, the connection is closed and it comes
     /// again.
     pub fn on_message(
         &mut self,
         now: Time,
         conn: ConnId,
         message: PeerMessage,
-        epoch: Epoch,
-        has_room: bool,
+        here: Here,
         out: &mut Vec<Effect>,
     ) -> Option<Incoming> {
+        let Here { epoch, may_come, left } = here;
         let (osd, side) = *self.conns.get(&conn)?;
         match (side, message) {
             (Side::In(false), PeerMessage::Hello { link, from, to }) => {
-                self.greeted(now, conn, osd, (link, from, to), out);
+                self.greeted(now, conn, osd, (link, from, to), left, out);
             }
             (Side::In(true), PeerMessage::Group { seq, pgid, message }) => {
                 let lane = message.body.lane();
                 let receiver = self.receivers.get_mut(&osd).filter(|r| r.conn == Some(conn))?;
                 match receiver.judge(lane, seq) {
-                    Arrival::Next if has_room => {
+                    Arrival::Next if may_come => {
                         let ack_at = now.plus_ms(self.config.ack_delay_ms);
-                        receiver.took(lane, ack_at, self.config.ack_every, out);
+                        if receiver.took(&message, ack_at, self.config.ack_every) {
+                            self.to_hear.insert(osd);
+                        }
                         self.heard(now, osd, out);
                         return Some(Incoming { from: osd, pgid, message });
                     }
@@ -292,11 +314,22 @@ impl Peers {
             (Side::In(true), PeerMessage::Ping(Ping { seq, .. })) => {
                 let message = PeerMessage::Pong(Pong { seq, epoch });
                 out.push(Effect::Send { conn, lane: Lane::Control, message });
+                // Also who has nothing to send knows how much room there is.
+                self.to_hear.insert(osd);
                 self.heard(now, osd, out);
             }
-            (Side::Out, PeerMessage::Welcome { received }) => self.welcomed(now, conn, osd, received, out),
-            (Side::Out, PeerMessage::Ack { received }) => {
+            (Side::In(true), PeerMessage::Heard { credit }) => {
+                let receiver = self.receivers.get_mut(&osd).filter(|r| r.conn == Some(conn))?;
+                receiver.room.heard(credit);
+            }
+            (Side::Out, PeerMessage::Welcome { received, credit }) => {
+                self.welcomed(now, conn, osd, received, out);
                 let peer = self.peers.get_mut(&osd).filter(|peer| peer.sender.open_conn() == Some(conn))?;
+                peer.sender.room.told(credit);
+            }
+            (Side::Out, PeerMessage::Ack { received, credit }) => {
+                let peer = self.peers.get_mut(&osd).filter(|peer| peer.sender.open_conn() == Some(conn))?;
+                peer.sender.room.told(credit);
                 if !peer.sender.acknowledged(received) {
                     self.misbehaved(now, conn, out);
                 }
@@ -314,6 +347,7 @@ impl Peers {
         conn: ConnId,
         osd: OsdId,
         (link, from, to): (u64, EntityAddr, EntityAddr),
+        left: Left,
         out: &mut Vec<Effect>,
     ) {
         let known = self.receivers.get(&osd);
@@ -330,8 +364,10 @@ impl Peers {
         if !same {
             self.receivers.insert(osd, Receiver::new(from, link, conn));
         }
+        let (others, senders) = self.promised_beside(osd);
         if let Some(receiver) = self.receivers.get_mut(&osd) {
-            receiver.welcome(conn, out);
+            let credit = receiver.room.say(left, others, senders);
+            receiver.welcome(conn, credit, out);
         }
         self.conns.insert(conn, (osd, Side::In(true)));
     }
@@ -371,12 +407,10 @@ impl Peers {
     }
 
     /// Whatever is due.
-    pub fn tick(&mut self, now: Time, epoch: Epoch, out: &mut Vec<Effect>) {
-        for receiver in self.receivers.values_mut() {
-            if receiver.ack_at.is_some_and(|at| at <= now) {
-                receiver.acknowledge(out);
-            }
-        }
+    pub fn tick(&mut self, now: Time, epoch: Epoch, left: Left, out: &mut Vec<Effect>) {
+        let due = self.receivers.iter().filter(|(_, receiver)| receiver.ack_at.is_some_and(|at| at <= now));
+        self.to_hear.extend(due.map(|(osd, _)| *osd));
+        self.tell_room(left, out);
         if let Some(at) = self.heartbeat_at.filter(|at| *at <= now) {
             self.heartbeat_at = Some(now.plus_ms(self.config.heartbeat_interval_ms));
             // This process did not run for long: it cannot know who was silent.
@@ -384,6 +418,58 @@ impl Peers {
             self.heartbeat(now, epoch, overslept, out);
         }
         self.connect(now, out);
+    }
+
+    /// Whether a change finds room in the store of another OSD, after others that are to be sent.
+    pub fn has_room_for(&self, osd: OsdId, takes: Amount, before: Amount) -> Room {
+        self.peers.get(&osd).map_or(Room::Unknown, |peer| peer.sender.room.has_room_for(takes, before))
+    }
+
+    /// Those that may send something: not those that the map has down, whatever they send is of the past.
+    fn senders(&self) -> impl Iterator<Item = (OsdId, &Receiver)> {
+        let is_over = |osd: &OsdId, receiver: &Receiver| {
+            let newest = self.runs.get(osd).copied().unwrap_or_default();
+            receiver.from.nonce < newest || receiver.from.nonce == newest && self.down.contains(osd)
+        };
+        let all = self.receivers.iter().filter(move |(osd, receiver)| !is_over(osd, receiver));
+        all.map(|(osd, receiver)| (*osd, receiver))
+    }
+
+    /// Room in this store that others were promised.
+    pub fn promised(&self) -> Amount {
+        self.senders().fold(Amount::ZERO, |sum, (_, receiver)| sum.plus(receiver.room.open()))
+    }
+
+    /// What all but one were promised, and how many there are with that one.
+    fn promised_beside(&self, osd: OsdId) -> (Amount, u64) {
+        let others = self.senders().filter(|(other, _)| *other != osd);
+        others.fold((Amount::ZERO, 1), |(sum, count), (_, receiver)| {
+            (sum.plus(receiver.room.open()), count + 1)
+        })
+    }
+
+    /// A look at the store has told: who has less than is there for it hears of it.
+    pub fn room_changed(&mut self, left: Left) {
+        let senders = self.senders().count() as u64;
+        let poor = self.senders().filter(|(_, receiver)| receiver.room.could_rise(left, senders));
+        let poor: Vec<OsdId> = poor.map(|(osd, _)| osd).collect();
+        self.to_hear.extend(poor);
+    }
+
+    pub fn has_nothing_to_tell(&self) -> bool {
+        self.to_hear.is_empty()
+    }
+
+    /// Says what was received and how much room there is, to those that are to hear it. When all that has come is handed to the store:
+    /// the same bytes must not count as room.
+    pub fn tell_room(&mut self, left: Left, out: &mut Vec<Effect>) {
+        for osd in std::mem::take(&mut self.to_hear) {
+            let (others, senders) = self.promised_beside(osd);
+            if let Some(receiver) = self.receivers.get_mut(&osd).filter(|receiver| receiver.conn.is_some()) {
+                let credit = receiver.room.say(left, others, senders);
+                receiver.acknowledge(credit, out);
+            }
+        }
     }
 
     fn heartbeat(&mut self, now: Time, epoch: Epoch, overslept: bool, out: &mut Vec<Effect>) {
@@ -395,6 +481,10 @@ impl Peers {
                 peer.next_ping += 1;
                 let message = PeerMessage::Ping(Ping { seq: peer.next_ping, epoch });
                 out.push(Effect::Send { conn, lane: Lane::Control, message });
+                if let Some(credit) = peer.sender.room.heard() {
+                    let message = PeerMessage::Heard { credit };
+                    out.push(Effect::Send { conn, lane: Lane::Control, message });
+                }
             }
             let for_ms = now.0 - peer.heard.0.min(now.0);
             let evidence = match peer.refused {

@@ -16,8 +16,8 @@ impl Osd {
         let slow_before = self.now.steady_us.saturating_sub(self.config.slow_op_ms * 1_000);
         let slow_ops = self.ops.values().filter(|op| op.arrived_us < slow_before).count() as u32;
         let stat = OsdStat {
-            total_bytes: self.fullness.usage().total_bytes,
-            used_bytes: self.fullness.usage().used_bytes,
+            total_bytes: self.fullness.usage().total_bytes(),
+            used_bytes: self.fullness.usage().used_bytes(),
             pgs: self.groups.len() as u32,
             slow_ops,
         };

@@ -3,8 +3,8 @@
 use crate::core::{Query, QueryAnswer, QueryToken, Superblock, Usage};
 use crate::object::BadChange;
 use crate::persist::{
-    Answering, GroupWriter, MapsKept, Reading, Step, begin_removal, log_step_bytes, maps_transaction,
-    superblock_op, sweep,
+    Answering, GroupWriter, MapsKept, Reading, Step, begin_removal, look, maps_transaction, superblock_op,
+    sweep,
 };
 use cairn_pg::{PersistToken, PersistedPg, PgTransaction};
 use cairn_store::{Op, ReadData, ReadError, Store, StoreError, Transaction, TransactionError};
@@ -81,32 +81,6 @@ pub struct Disk {
     /// For when there is room, and it is not held back, in order.
     waiting: VecDeque<(usize, Job)>,
     held_back: bool,
-}
-
-/// Of the store's index, what groups' logs may take, in percent. The rest is for the objects.
-const LOGS_SHARE_PERCENT: u64 = 60;
-/// A log entry in the index: measured between 230 and 290 bytes with the names of images' objects.
-const LOG_ENTRY_BYTES: u64 = 320;
-/// Share of the index, in percent, from which on it is what counts: a store whose index is full takes no write,
-/// however much room there is for data. Below, it says nothing about the room that people ask for. The ratio from
-/// which on monitors warn.
-const INDEX_COUNTS_PERCENT: u64 = 85;
-
-/// What the cluster is told: of data and index, the one that runs out.
-pub fn usage_of(usage: &cairn_store::Usage) -> Usage {
-    let index_bytes = usage.index_bytes.max(1);
-    let mut used_bytes = usage.used_bytes;
-    if usage.index_used_bytes >= index_bytes / 100 * INDEX_COUNTS_PERCENT {
-        let share =
-            u128::from(usage.data_bytes) * u128::from(usage.index_used_bytes) / u128::from(index_bytes);
-        used_bytes = used_bytes.max(u64::try_from(share).unwrap_or(u64::MAX).min(usage.data_bytes));
-    }
-    Usage {
-        total_bytes: usage.data_bytes,
-        used_bytes,
-        log_entries_max: index_bytes / 100 * LOGS_SHARE_PERCENT / LOG_ENTRY_BYTES,
-        log_step_bytes: log_step_bytes(usage.log_bytes),
-    }
 }
 
 fn bytes_of(transaction: &Transaction) -> usize {
@@ -264,10 +238,8 @@ impl Disk {
                 return;
             }
             Job::Usage => {
-                let _ = self.store.query(
-                    |engine| usage_of(&engine.usage()),
-                    move |usage| inbox.put(0, usage.map_or_else(failed, News::Usage)),
-                );
+                let _ =
+                    self.store.query(look, move |usage| inbox.put(0, usage.map_or_else(failed, News::Usage)));
                 return;
             }
             Job::Sweep(pgid) => {
@@ -348,28 +320,5 @@ fn read(
         if let Err(error) = store.read(request, move |result| done(at, result)) {
             arrived(at, Err(error.into()));
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::usage_of;
-
-    #[test]
-    fn an_index_that_runs_out_counts_as_a_store_that_runs_out() {
-        let store = |index_used_bytes| cairn_store::Usage {
-            data_bytes: 1 << 30,
-            used_bytes: 1 << 20,
-            index_used_bytes,
-            index_bytes: 40 << 20,
-            ..cairn_store::Usage::default()
-        };
-        assert_eq!(usage_of(&store(33 << 20)).used_bytes, 1 << 20);
-        let nearly_full = usage_of(&store(38 << 20));
-        assert_eq!(nearly_full.used_bytes, (1 << 30) / 20 * 19 + 3, "95 %, rounded down");
-        assert_eq!(usage_of(&store(41 << 20)).used_bytes, 1 << 30);
-        // 60 % of 40 MiB at 320 bytes each.
-        assert_eq!(nearly_full.log_entries_max, 78_643);
-        assert_eq!(usage_of(&cairn_store::Usage::default()).log_entries_max, 0);
     }
 }

@@ -22,7 +22,7 @@ mod reporter;
 pub use create::{CreateError, NewOsd, create};
 
 use crate::core::{Config, Setup, StopReason, Usage};
-use crate::persist::{PersistError, load_host};
+use crate::persist::{PersistError, load_host, look};
 use cairn_mon::service::subscription::Need;
 use cairn_mon::session::{MonClient, Monitors, Wants};
 use cairn_net::{BindError, Endpoint, Identity};
@@ -232,7 +232,7 @@ type Loaded = (Result<crate::persist::Host, PersistError>, Usage);
 /// Reads what is stored, without holding up the runtime.
 async fn load(store: &Store) -> Result<Loaded, StoreError> {
     let (sender, loaded) = oneshot::channel();
-    let question = |engine: &mut cairn_store::Engine<_>| (load_host(engine), disk::usage_of(&engine.usage()));
+    let question = |engine: &mut cairn_store::Engine<_>| (load_host(engine), look(engine));
     store.query(question, move |answer| drop(sender.send(answer)))?;
     loaded.await.unwrap_or(Err(StoreError::Closed))
 }

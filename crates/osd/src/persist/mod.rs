@@ -14,6 +14,7 @@ mod group;
 mod host;
 #[cfg(test)]
 mod tests;
+mod usage;
 
 pub use answer::{Answering, Reading, Step, sweep};
 pub use form::FormError;
@@ -21,6 +22,7 @@ pub use group::{GroupWriter, LoadedGroup, begin_removal, load_group, log_step_by
 pub use host::{
     HOST, Host, KEEP_MAPS_STEP, MapsKept, create_host, load_host, maps_transaction, superblock_op,
 };
+pub use usage::look;
 
 use cairn_store::{ReadError, StoreError};
 use cairn_types::{Epoch, PgId, PoolId};

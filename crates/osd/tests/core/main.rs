@@ -296,6 +296,49 @@ fn a_full_cluster_is_read_but_not_written() {
     assert_eq!(world.write(1, "a", 0, b"again").code, ErrorCode::OK);
 }
 
+/// Of 1 GiB, so much that less than two blocks are left below 97 %.
+const FULL: u64 = (1 << 30) / 100 * 97 - 4_096;
+
+#[test]
+fn a_copy_that_is_full_is_asked_before_anything_is_written() {
+    for full in (0..3).map(OsdId) {
+        let mut world = World::started(18, 3);
+        world.write(1, "a", 0, b"there");
+        world.write(1, "b", 0, b"there");
+        world.fill(full, FULL);
+        world.run(2 * SECOND);
+        // Its primary may be any of the three.
+        let data = [7; 20_000];
+        for name in ["a", "b", "c", "d", "e", "f", "g", "h"] {
+            assert_eq!(world.write(1, name, 0, &data).code, ErrorCode::NOSPC, "{name}, {full} is full");
+        }
+        assert_eq!(world.read(1, "a").1, b"there");
+        assert_eq!(world.ask(1, "b", vec![OpKind::Delete], Payload::none()).0.code, ErrorCode::OK);
+        world.check_copies();
+        world.fill(full, 1 << 20);
+        world.run(2 * SECOND);
+        assert_eq!(world.write(1, "a", 0, &data).code, ErrorCode::OK);
+    }
+}
+
+#[test]
+fn an_object_waits_for_room_at_the_copy_that_misses_it() {
+    let mut world = World::started(19, 3);
+    world.kill(OsdId(2), 4);
+    assert!(world.run_until(20, |world| !world.map().is_up(OsdId(2))));
+    let data = [7; 20_000];
+    assert_eq!(world.write(1, "a", 0, &data).code, ErrorCode::OK);
+    // There is less room than recovery leaves.
+    world.used_bytes.insert(OsdId(2), (1 << 30) / 1_000 * 986);
+    world.start(OsdId(2));
+    assert!(!world.run_until_clean(20));
+    assert_eq!(world.nodes[&OsdId(2)].stopped, None);
+    assert_eq!(world.read(1, "a").1, data);
+    world.fill(OsdId(2), 1 << 20);
+    assert!(world.run_until_clean(20), "{}", world.state());
+    world.check_copies();
+}
+
 #[test]
 fn what_was_carried_out_is_answered_so_although_the_cluster_is_full_by_now() {
     let mut world = World::started(11, 3);

@@ -133,6 +133,8 @@ pub struct World {
     pub config: Config,
     /// What every store's index has room for.
     pub log_entries_max: u64,
+    /// Bytes in use of 1 GiB, of those that are not empty.
+    pub used_bytes: BTreeMap<OsdId, u64>,
     pub digest: u64,
     pub oldest: Epoch,
     trace: bool,
@@ -223,6 +225,7 @@ impl World {
             heard: Vec::new(),
             config: Config { full_map_interval: 4, ..Config::default() },
             log_entries_max: 1 << 20,
+            used_bytes: BTreeMap::new(),
             digest: 0xcbf2_9ce4_8422_2325,
             oldest: Epoch(1),
             trace: std::env::var_os("CAIRN_OSD_TRACE").is_some(),
@@ -293,9 +296,28 @@ impl World {
 
     // OSDs.
 
+    pub fn usage(&self, osd: OsdId) -> Usage {
+        let used_bytes = self.used_bytes.get(&osd).copied().unwrap_or_default();
+        let used = Space { used_bytes, used_at_most_bytes: used_bytes, ..Space::default() };
+        Usage {
+            data: Space { total_bytes: 1 << 30, ..used },
+            index: Space { total_bytes: 1 << 36, ..Space::default() },
+            log_entries_max: self.log_entries_max,
+            log_step_bytes: 1 << 30,
+        }
+    }
+
+    /// From the next look on so much of a store is in use.
+    pub fn fill(&mut self, osd: OsdId, used_bytes: u64) {
+        self.used_bytes.insert(osd, used_bytes);
+        let usage = self.usage(osd);
+        self.drive(osd, Event::Usage(usage));
+    }
+
     pub fn start(&mut self, osd: OsdId) {
         let now = self.now_of();
         let config = self.config;
+        let usage = self.usage(osd);
         let node = self.nodes.get_mut(&osd).expect("a node");
         node.life += 1;
         node.stopped = None;
@@ -312,12 +334,7 @@ impl World {
             removing: Vec::new(),
             public: addr(7000 + osd.0 as u16, life),
             cluster: addr(8000 + osd.0 as u16, life),
-            usage: Usage {
-                total_bytes: 1 << 40,
-                used_bytes: 1 << 30,
-                log_entries_max: self.log_entries_max,
-                log_step_bytes: 1 << 30,
-            },
+            usage,
         };
         let core = Osd::new(now, setup, config).expect("stored maps are good");
         node.osd = Some(core);
@@ -415,7 +432,10 @@ impl World {
             Effect::Query { token, pgid, query } => {
                 self.after(20, 500, Ev::Query { osd, life, pgid, token, query });
             }
-            Effect::AskUsage => {}
+            Effect::AskUsage => {
+                let event = Box::new(Event::Usage(self.usage(osd)));
+                self.after(MS, 2 * MS, Ev::Osd { osd, life, event });
+            }
             Effect::Reply { conn, reply, payload } => {
                 self.after(50, MS, Ev::ToClient { conn, what: Box::new(Answered::Reply(reply, payload)) });
             }
@@ -720,6 +740,8 @@ impl World {
         let Some(osd) = self.acting(pg).first().copied() else { return };
         let Some(conn) = self.client_conn(client, osd) else { return };
         let call = &self.calls[&tid];
+        let takes_away = matches!(call.ops[..], [OpKind::Delete]);
+        let flags = if takes_away { OpFlags::FULL_TRY } else { OpFlags::default() };
         let request = OpRequest {
             request: RequestId { client, incarnation: 0, tid },
             epoch: self.map().epoch,
@@ -727,7 +749,7 @@ impl World {
             object: call.object.clone(),
             snaps: SnapContext::default(),
             mtime: Timestamp(7),
-            flags: OpFlags::default(),
+            flags,
             ops: call.ops.iter().cloned().map(Op::from).collect::<Vec<_>>().into(),
         };
         let event = Event::ClientRequest { conn, request: Box::new(request), payload: call.payload.clone() };

@@ -10,7 +10,7 @@ use cairn_osd::core::{Event as OsdEvent, Query, QueryToken, Superblock, Usage};
 use cairn_osd::object::BadChange;
 use cairn_osd::persist::{
     Answering, GroupWriter, Host, MapsKept, PersistError, Reading, Step, begin_removal, create_host,
-    load_host, log_step_bytes, maps_transaction, superblock_op, sweep,
+    load_host, look, maps_transaction, superblock_op, sweep,
 };
 use cairn_pg::{PersistToken, PgTransaction};
 use cairn_store::device::Wait;
@@ -25,8 +25,6 @@ use cairn_types::{Epoch, OsdId, OsdMap, OsdMapIncremental, PgId};
 use std::collections::{BTreeMap, VecDeque};
 
 const INDEX_BYTES: u64 = 8 << 20;
-/// Log entries for which such an index has room, reckoned as the daemon does: 60 % of it, 320 bytes each.
-const LOG_ENTRIES_MAX: u64 = INDEX_BYTES / 100 * 60 / 320;
 
 /// `EIO`.
 const EIO: i32 = 5;
@@ -86,7 +84,8 @@ impl Disk {
     /// A new store of an OSD.
     pub fn create(superblock: &Superblock, shape: &Shape, shuffle: u64) -> Result<Disk, String> {
         // Sparse in memory.
-        let device = SimDevice::new(shape.log_bytes + INDEX_BYTES + shape.data_bytes, options(shuffle));
+        let data_bytes = shape.data_bytes - shape.uneven_bytes * superblock.whoami.0.unsigned_abs() as u64;
+        let device = SimDevice::new(shape.log_bytes + INDEX_BYTES + data_bytes, options(shuffle));
         let medium = device.handle();
         let create = CreateOptions {
             cluster: superblock.fsid.0,
@@ -219,11 +218,15 @@ impl Disk {
     }
 
     /// How full it is.
-    pub fn usage(&self) -> Option<Usage> {
-        let usage = self.engine.as_ref()?.usage();
-        let (total_bytes, used_bytes) = (usage.data_bytes, usage.used_bytes);
-        let log_step_bytes = log_step_bytes(usage.log_bytes);
-        Some(Usage { total_bytes, used_bytes, log_entries_max: LOG_ENTRIES_MAX, log_step_bytes })
+    pub fn usage(&mut self) -> Option<Usage> {
+        let mut usage = look(self.engine.as_mut()?);
+        // What the store has not been given yet counts as what it has taken in.
+        for (_, transaction) in &self.waiting {
+            let (data, index) = transaction.takes_at_most();
+            usage.data.used_at_most_bytes += data;
+            usage.index.used_at_most_bytes += index;
+        }
+        Some(usage)
     }
 
     pub fn engine(&mut self) -> Option<&mut Engine<SimDevice>> {
@@ -456,6 +459,8 @@ impl World {
     pub(super) fn store_usage(&mut self, osd: OsdId, life: u64) {
         let Some(node) = self.living_osd(osd, life) else { return };
         if let Some(usage) = node.disk.usage() {
+            // It may have been asked to settle something.
+            self.wake_store(osd);
             self.tell_osd(osd, OsdEvent::Usage(usage));
         }
     }
