@@ -65,9 +65,13 @@ impl Canary {
         }
     }
 
-    /// Those that random runs of a whole cluster have not found so far: they need moments too rare for it. The tests of
-    /// the store and of the group find them.
-    pub const TOO_RARE: [(&'static str, Canary); 2] = [
+    /// Those that random runs of a whole cluster do not have to find: they need moments that are rare, or a disk that lies. The first is
+    /// found by a story (`tests/scenarios.rs`), the others by the tests of the group and of the store.
+    pub const TOO_RARE: [(&'static str, Canary); 6] = [
+        ("take-oldest-log", Canary::Pg(Group::TakeOldestLog)),
+        ("ignore-committed-to", Canary::Pg(Group::IgnoreCommittedTo)),
+        ("forget-redone-requests", Canary::Pg(Group::ForgetRedoneRequests)),
+        ("read-what-may-be-redone", Canary::Pg(Group::ReadWhatMayBeRedone)),
         ("ignore-prior-lease", Canary::Pg(Group::IgnorePriorLease)),
         ("store-acknowledges-early", Canary::Store(Store::EarlyAcknowledgement)),
     ];
