@@ -1,14 +1,17 @@
 //! Room that an OSD promises another one in its store, so that what the other one's clients write finds room here.
 //!
 //! Room is counted along a link: what was sent over it and what was received of it come to the same. The receiver says up to
-//! which count the sender may go, and how many times it has said so; the newest word counts, also where it is less than the one before. Until the sender has said that
-//! it has heard it, the receiver keeps room for what it said earlier. So two who write to one store never share a promise, and
-//! what is left unused comes back as soon as the next word is less.
+//! which count the sender may go, and how many times it has said so; the newest word counts, also where it is less than the one
+//! before. Until the sender has said that it has heard it, the receiver keeps room for what it said earlier. So two who write to
+//! one store never share a promise, and what is left unused comes back as soon as the next word is less.
 
 use super::amount::Amount;
 use super::fullness::{Left, Room};
 use serde::{Deserialize, Serialize};
 use std::collections::VecDeque;
+
+/// Words kept that the sender may not have heard. It says with each ping which one it has heard: more are of one that does not.
+const SAID_MAX: usize = 64;
 
 /// What the receiver of a link says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
@@ -111,6 +114,13 @@ impl Promises {
         }
         self.seq += 1;
         self.said.push_back((self.seq, limit));
+        if self.said.len() > SAID_MAX
+            && let Some((_, first)) = self.said.pop_front()
+            && let Some((_, second)) = self.said.front_mut()
+        {
+            // Kept as one that is over when the later of the two is: nothing that was promised is given away.
+            *second = second.max(first);
+        }
         self.most = most(left, senders);
         Credit { seq: self.seq, limit, most: self.most }
     }
@@ -153,6 +163,17 @@ mod tests {
         promises.received(data(30));
         spending.told(promises.say(left(70), Amount::ZERO, 1));
         assert_eq!(spending.has_room_for(data(35), Amount::ZERO), Room::Yes);
+    }
+
+    #[test]
+    fn one_that_never_says_what_it_has_heard_keeps_its_promise_in_a_bounded_list() {
+        let mut promises = Promises::default();
+        for bytes in (0..1_000).rev() {
+            promises.say(left(2 * bytes), Amount::ZERO, 1);
+        }
+        assert_eq!((promises.said.len(), promises.open()), (SAID_MAX, data(999)));
+        promises.heard(1_000);
+        assert_eq!((promises.said.len(), promises.open()), (1, data(0)));
     }
 
     #[test]
