@@ -84,13 +84,8 @@ fn image_seeds_hold() {
 
 /// Stores that get full, and copies that have less room than their primary.
 #[test]
-fn full_seeds_hold_to_30() {
-    hold(1..=30, Profile::Full);
-}
-
-#[test]
-fn full_seeds_hold_to_60() {
-    hold(31..=60, Profile::Full);
+fn full_seeds_hold() {
+    hold(1..=60, Profile::Full);
 }
 
 /// 500 seeds of the heavy profile, in parts that run side by side.
