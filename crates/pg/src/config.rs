@@ -11,10 +11,11 @@ pub struct Config {
     /// is below 0.1; virtual machines' clocks have been seen at 10.
     pub clock_drift_permille: u64,
     /// Log entries always kept: requests remembered. A client with 3,000 requests in flight to
-    /// one group is beyond every client's own bound.
+    /// one group is beyond every client's own bound. There are up to a sixteenth more, at most 100,
+    /// which are dropped together.
     pub log_min_entries: usize,
     /// Log entries kept while a copy is absent or behind, so that it can come back by log
-    /// instead of backfill. About 200 bytes each.
+    /// instead of backfill, and as many more as above. About 200 bytes each.
     pub log_max_entries: usize,
     /// Bytes of the log, whoever needs it: a whole log has to fit into one message of 4 MiB, however long the names
     /// are, also one that was put together from two.

@@ -9,6 +9,10 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 /// Most entries that one transaction drops. There are more than a few only when the log was long for a copy that was behind.
 pub(crate) const TRIM_STEP: usize = 256;
 
+/// Entries that are dropped together, or a sixteenth of the log if that is fewer: dropped one by one, each change would look up and
+/// remove, on every copy, an entry that nobody has touched for long.
+const TRIM_TOGETHER: usize = 100;
+
 /// Names one request of one client, for ever.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
 pub struct RequestId {
@@ -232,6 +236,14 @@ impl PgLog {
             last = Some(entry.version);
         }
         last
+    }
+
+    /// Newest entry to drop of a log that has come to more than `entries` by so many that they are worth dropping together, or to
+    /// more than `bytes`; `None` while it has not.
+    pub(crate) fn trim_point(&self, entries: usize, bytes: usize) -> Option<Version> {
+        let is_over =
+            self.entries.len() > entries + (entries / 16).min(TRIM_TOGETHER) || self.weight_bytes > bytes;
+        if is_over { self.excess(entries, bytes - bytes / 16) } else { None }
     }
 
     fn index(&mut self, entry: &LogEntry) {
@@ -581,6 +593,28 @@ mod tests {
         let older = vec![entry(&name, v(1, 2), Version::ZERO, EntryKind::Modify)];
         log.prepend(v(1, 1), older);
         assert_eq!(log.excess(7, 6_999), Some(v(1, 2)));
+    }
+
+    #[test]
+    fn entries_are_dropped_together() {
+        let mut log = PgLog::default();
+        for n in 1..=170 {
+            assert_eq!(log.trim_point(160, 1 << 20), None, "after {n}");
+            log.append(entry("a", v(1, n), Version::ZERO, EntryKind::Modify));
+        }
+        log.append(entry("a", v(1, 171), Version::ZERO, EntryKind::Modify));
+        assert_eq!(log.trim_point(160, 1 << 20), Some(v(1, 11)));
+        log.trim(v(1, 11));
+        assert_eq!((log.len(), log.trim_point(160, 1 << 20)), (160, None));
+        let weight = log.weight_bytes;
+        assert_eq!(log.trim_point(160, weight), None);
+        // A sixteenth of the bytes and no less.
+        assert_eq!(log.trim_point(160, weight - 1), Some(v(1, 11 + 160_u64.div_ceil(16))));
+        // A short log has nothing to save.
+        assert_eq!(log.trim_point(15, 1 << 20), Some(v(1, 156)));
+        log.trim(v(1, 156));
+        log.append(entry("a", v(1, 172), Version::ZERO, EntryKind::Modify));
+        assert_eq!(log.trim_point(15, 1 << 20), Some(v(1, 157)));
     }
 
     #[test]

@@ -273,7 +273,7 @@ impl Pg {
             || self.peering.has_backfill_targets()
             || self.map.as_ref().is_some_and(|map| map.acting.len() < map.size);
         let keep = if behind { self.config.log_max_entries } else { self.config.log_min_entries };
-        let Some(to) = self.log.excess(keep, self.config.log_bytes_max) else { return self.log.tail() };
+        let Some(to) = self.log.trim_point(keep, self.config.log_bytes_max) else { return self.log.tail() };
         match self.replication.all_committed_before() {
             Some(first) if to >= first => self.log.tail(),
             _ => to,

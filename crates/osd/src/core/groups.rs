@@ -132,7 +132,9 @@ impl Osd {
     pub(super) fn share_log_room(&mut self) {
         let Config { pg: wanted, log_entries_least, .. } = self.config;
         let share = self.fullness.usage().log_entries_max / (self.groups.len() as u64).max(1);
-        let share = usize::try_from(share).unwrap_or(usize::MAX).max(log_entries_least);
+        let share = usize::try_from(share).unwrap_or(usize::MAX);
+        // A group drops entries only when there are up to a sixteenth too many.
+        let share = (share - share / 16).max(log_entries_least);
         let bytes = usize::try_from(self.fullness.usage().log_step_bytes).unwrap_or(usize::MAX);
         let bytes = wanted.log_step_bytes.min(bytes);
         let bounds = (wanted.log_min_entries.min(share), wanted.log_max_entries.min(share), bytes);
