@@ -5,6 +5,7 @@ use crate::info::PgInfo;
 use crate::interval::PgMap;
 use crate::version::Version;
 use cairn_types::{Epoch, OsdId};
+use smallvec::SmallVec;
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
@@ -99,8 +100,8 @@ pub(crate) fn choose(infos: &BTreeMap<OsdId, &PgInfo>, map: &PgMap, config: &Con
 ///
 /// [`choose`] comes to the same then. If the two differed, a group whose up set is too small would be given
 /// back to CRUSH when recovered and taken away again by the next peering, for ever.
-fn settled(map: &PgMap) -> Vec<OsdId> {
-    let mut acting: Vec<OsdId> = map.up_primary.into_iter().collect();
+fn settled(map: &PgMap) -> SmallVec<[OsdId; 8]> {
+    let mut acting: SmallVec<[OsdId; 8]> = map.up_primary.into_iter().collect();
     for osd in &map.up {
         if !acting.contains(osd) {
             acting.push(*osd);
@@ -124,7 +125,7 @@ pub(crate) fn unsettled(map: &PgMap) -> Option<Vec<OsdId>> {
     if same_members(&wanted, primary, &map.up, map.up_primary) {
         (map.acting != map.up).then(Vec::new)
     } else {
-        (!same_members(&wanted, primary, &map.acting, map.primary)).then_some(wanted)
+        (!same_members(&wanted, primary, &map.acting, map.primary)).then(|| wanted.to_vec())
     }
 }
 
@@ -235,10 +236,10 @@ mod tests {
             let wanted = settled(&map);
             assert_eq!(
                 decide(&infos, &map).unwrap().acting[..wanted.len()],
-                wanted,
+                wanted[..],
                 "up {up:?} acting {acting:?}"
             );
-            assert_eq!(unsettled(&map).is_none(), wanted == map.acting);
+            assert_eq!(unsettled(&map).is_none(), wanted[..] == map.acting);
         }
     }
 
