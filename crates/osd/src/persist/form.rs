@@ -29,9 +29,14 @@ pub enum FormError {
 /// When it is longer than the codec allows, 4 MiB: what is stored was bounded where it came in.
 pub(super) fn encode<T: Serialize>(value: &T) -> Bytes {
     let mut out = Vec::with_capacity(192);
-    out.push(VERSION);
-    codec::encode(value, &mut out).expect("bounded where it came in");
+    encode_into(value, &mut out);
     out.into()
+}
+
+/// As [`encode()`], behind what is there.
+pub(super) fn encode_into<T: Serialize>(value: &T, out: &mut Vec<u8>) {
+    out.push(VERSION);
+    codec::encode(value, out).expect("bounded where it came in");
 }
 
 /// A value from its bytes.

@@ -2,13 +2,15 @@
 
 use super::{FormError, OWN_POOL, PersistError, form};
 use crate::object::{BadChange, apply, unpack};
-use bytes::{BufMut, Bytes, BytesMut};
+use bytes::{BufMut, Bytes};
 use cairn_pg::{
     LogChange, LogEntry, MissingItem, MissingSet, ObjectKey, PastIntervals, PersistedPg, PgInfo, PgLog,
     PgTransaction, StoreChange, Version,
 };
 use cairn_store::{Engine, Op, ReadError, Transaction};
 use cairn_types::{Epoch, ObjectId, PgId, SnapId};
+use serde::Serialize;
+use smallvec::SmallVec;
 use std::collections::{BTreeMap, VecDeque};
 
 /// Keys of the info and the past intervals; first byte of log entries' and missing objects' keys. The missing set
@@ -40,12 +42,64 @@ pub fn log_step_bytes(store_log_bytes: u64) -> u64 {
     (store_log_bytes / 4).min(4 << 20) / 4
 }
 
-fn log_key(version: Version) -> Bytes {
-    let mut key = BytesMut::with_capacity(13);
-    key.put_u8(LOG);
-    key.put_u32(version.epoch.0);
-    key.put_u64(version.version);
-    key.freeze()
+const LOG_KEY_LEN: usize = 13;
+
+fn put_log_key(version: Version, out: &mut Vec<u8>) {
+    out.put_u8(LOG);
+    out.put_u32(version.epoch.0);
+    out.put_u64(version.version);
+}
+
+/// Keys of log entries, all in one allocation.
+fn log_keys(versions: impl ExactSizeIterator<Item = Version>) -> Vec<Bytes> {
+    let count = versions.len();
+    if count == 0 {
+        return Vec::new();
+    }
+    let mut out = Vec::with_capacity(count * LOG_KEY_LEN);
+    versions.for_each(|version| put_log_key(version, &mut out));
+    let all = Bytes::from(out);
+    (0..count).map(|at| all.slice(at * LOG_KEY_LEN..(at + 1) * LOG_KEY_LEN)).collect()
+}
+
+/// Keys with their values, made one behind the other in one allocation.
+struct Entries {
+    bytes: Vec<u8>,
+    /// Where each key and each value ends.
+    ends: SmallVec<[(usize, usize); 4]>,
+}
+
+impl Entries {
+    fn with_capacity(count: usize) -> Entries {
+        Entries { bytes: Vec::with_capacity(count * 224), ends: SmallVec::with_capacity(count) }
+    }
+
+    fn log_entry(&mut self, entry: &LogEntry) {
+        put_log_key(entry.version, &mut self.bytes);
+        self.value(entry);
+    }
+
+    fn put(&mut self, key: &[u8], value: &impl Serialize) {
+        self.bytes.extend_from_slice(key);
+        self.value(value);
+    }
+
+    /// Of the key that was just made.
+    fn value(&mut self, value: &impl Serialize) {
+        let key_end = self.bytes.len();
+        form::encode_into(value, &mut self.bytes);
+        self.ends.push((key_end, self.bytes.len()));
+    }
+
+    fn finish(self) -> Vec<(Bytes, Bytes)> {
+        let all = Bytes::from(self.bytes);
+        let mut start = 0;
+        let entry = |(key_end, end)| {
+            let begin = std::mem::replace(&mut start, end);
+            (all.slice(begin..key_end), all.slice(key_end..end))
+        };
+        self.ends.into_iter().map(entry).collect()
+    }
 }
 
 fn version_of(key: &[u8]) -> Option<Version> {
@@ -90,7 +144,8 @@ impl GroupWriter {
     /// # Errors
     /// A change that is none: the copies would differ, so whoever drives has to end.
     pub fn transaction(&mut self, txn: &PgTransaction) -> Result<Transaction, BadChange> {
-        let (pgid, mut out) = (self.pgid, Transaction::default());
+        // A write of a client: the data, the size, an attribute, and the group's state.
+        let (pgid, mut out) = (self.pgid, Transaction { ops: Vec::with_capacity(6) });
         self.begin(&mut out);
         for change in &txn.objects {
             match change {
@@ -127,21 +182,21 @@ impl GroupWriter {
         let LogChange { reset_to, rewind_to, prepend, append, trim_to } = &txn.log;
         let mut gone: Vec<Bytes> = Vec::new();
         if reset_to.is_some() {
-            gone.extend(self.entries.drain(..).map(log_key));
+            gone.extend(log_keys(self.entries.drain(..)));
         }
         if let Some(to) = rewind_to {
             let keep = self.entries.partition_point(|version| version <= to);
-            gone.extend(self.entries.drain(keep..).map(log_key));
+            gone.extend(log_keys(self.entries.drain(keep..)));
         }
         // Before anything is set: what is cut off may come again under the same version.
         self.remove(gone, out);
-        let mut set: Vec<(Bytes, Bytes)> = Vec::with_capacity(append.len() + 2);
+        let mut set = Entries::with_capacity(append.len() + 1);
         if let Some((_, older)) = prepend {
             older.iter().rev().for_each(|entry| self.entries.push_front(entry.version));
-            set.extend(older.iter().map(|entry| (log_key(entry.version), form::encode(entry))));
+            older.iter().for_each(|entry| set.log_entry(entry));
         }
         self.entries.extend(append.iter().map(|entry| entry.version));
-        set.extend(append.iter().map(|entry| (log_key(entry.version), form::encode(entry))));
+        append.iter().for_each(|entry| set.log_entry(entry));
         if txn.clear_missing {
             out.ops.push(Op::OmapRemoveRange {
                 pg: self.pgid,
@@ -156,19 +211,19 @@ impl GroupWriter {
         let mut found: Vec<Bytes> = Vec::new();
         for (object, item) in missing {
             match item {
-                Some(item) => set.push((missing_key(object), form::encode(&(object, item)))),
+                Some(item) => set.put(&missing_key(object), &(object, item)),
                 None => found.push(missing_key(object)),
             }
         }
         self.remove(found, out);
-        set.push((Bytes::from_static(INFO), form::encode(&txn.info)));
+        set.put(INFO, &txn.info);
         if let Some(past) = &txn.past_intervals {
-            set.push((Bytes::from_static(PAST), form::encode(past)));
+            set.put(PAST, past);
         }
-        out.ops.push(Op::OmapSet(self.pgid, self.meta.clone(), set));
+        out.ops.push(Op::OmapSet(self.pgid, self.meta.clone(), set.finish()));
         if let Some(to) = trim_to {
             let cut = self.entries.partition_point(|version| version <= to);
-            let gone = self.entries.drain(..cut).map(log_key).collect();
+            let gone = log_keys(self.entries.drain(..cut));
             self.remove(gone, out);
         }
     }
