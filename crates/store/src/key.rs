@@ -6,6 +6,10 @@
 
 use bytes::Bytes;
 use cairn_types::{ObjectId, PgId, PoolId, SnapId};
+use smallvec::SmallVec;
+
+/// A key that is only looked up with: names of images' objects are shorter than what lies in place.
+pub type KeyBuf = SmallVec<[u8; 128]>;
 
 /// Bytes of a collection's part.
 const PG_BYTES: usize = 12;
@@ -36,24 +40,29 @@ fn pool_of(bytes: &[u8]) -> Option<PoolId> {
 
 /// An object's key.
 pub fn object_key(pg: PgId, object: &ObjectId) -> Bytes {
+    Bytes::copy_from_slice(&object_key_buf(pg, object))
+}
+
+/// The same, to look up with.
+pub fn object_key_buf(pg: PgId, object: &ObjectId) -> KeyBuf {
     let names = [&object.namespace, &object.key, &object.name];
-    let mut key = Vec::with_capacity(PG_BYTES + 4 + names.iter().map(|n| n.len() + 2).sum::<usize>() + 16);
+    let mut key = KeyBuf::with_capacity(PG_BYTES + 4 + names.iter().map(|n| n.len() + 2).sum::<usize>() + 16);
     key.extend_from_slice(&pg_key(pg));
     key.extend_from_slice(&object.hash.reverse_bits().to_be_bytes());
     for name in names {
         // 0 ends a part; a 0 within it is followed by 255, the end by 1.
-        for &byte in name.as_bytes() {
-            key.push(byte);
-            if byte == 0 {
-                key.push(0xff);
-            }
+        let mut parts = name.as_bytes().split(|byte| *byte == 0);
+        key.extend_from_slice(parts.next().unwrap_or_default());
+        for part in parts {
+            key.extend_from_slice(&[0, 0xff]);
+            key.extend_from_slice(part);
         }
         key.extend_from_slice(&[0, 1]);
     }
     key.extend_from_slice(&object.snap.0.to_be_bytes());
     // Usually the group's pool; said again for the objects that are kept under another.
     key.extend_from_slice(&pool_bytes(object.pool));
-    Bytes::from(key)
+    key
 }
 
 /// What a key names; `None` if it is no object's.

@@ -26,4 +26,4 @@ pub use canary::Canary;
 pub use engine::{CreateOptions, Engine, Event, OpenOptions, ReadData, ReadRequest, Stat, Usage};
 pub use error::{Damage, ReadError, StoreError, SubmitError, TransactionError};
 pub use store::{Rejected, Store};
-pub use txn::{Op, Transaction};
+pub use txn::{Op, Sums, Transaction};

@@ -3,6 +3,10 @@
 use crate::limits::BLOCK_BYTES;
 use bytes::Bytes;
 use cairn_types::{ObjectId, PgId};
+use smallvec::SmallVec;
+
+/// Checksums of consecutive blocks; those of a small write lie in place.
+pub type Sums = SmallVec<[u32; 4]>;
 
 /// Of the index, what an object's name and attributes take, or a run of its blocks: reckoned high.
 const INDEX_ENTRY_BYTES: u64 = 256;
@@ -33,7 +37,7 @@ pub enum Op {
         /// Bytes; never copied before the log record is built.
         data: Bytes,
         /// One per 4 KiB block, or `None`.
-        checksums: Option<Vec<u32>>,
+        checksums: Option<Sums>,
     },
     /// Make a range read as zeros and free what it held; grows the object to `offset + len`.
     Zero {

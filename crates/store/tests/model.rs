@@ -226,12 +226,12 @@ impl World {
         let mut ops = self.right();
         let (nowhere, nothing) = (pg(77), object("nothing"));
         let data = Bytes::from(vec![1; 2 * BLOCK as usize]);
-        let write = |offset, checksums| Op::Write {
+        let write = |offset, checksums: &[u32]| Op::Write {
             pg: pg(0),
             object: object("object-1"),
             offset,
             data: data.clone(),
-            checksums: Some(checksums),
+            checksums: Some(checksums.into()),
         };
         let right = crc32fast::hash(&data[..BLOCK as usize]);
         let some = self.rng.below(SHAPE.objects);
@@ -242,9 +242,9 @@ impl World {
             3 => Op::Touch(nowhere, nothing),
             4 => Op::Remove(pg(0), nothing),
             5 => Op::Clone { pg: pg(0), source: nothing, target: object("object-0") },
-            6 => write(BLOCK, vec![right, right ^ 1]),
-            7 => write(BLOCK, vec![right]),
-            8 => write(17, vec![right, right]),
+            6 => write(BLOCK, &[right, right ^ 1]),
+            7 => write(BLOCK, &[right]),
+            8 => write(17, &[right, right]),
             9 => Op::Truncate { pg: pg(0), object: object("object-0"), size: (4 << 30) + 1 },
             10 => Op::Zero { pg: pg(0), object: object("object-0"), offset: u64::MAX, len: 2 },
             11 => Op::Touch(pg(1), object(&"n".repeat(4097))),

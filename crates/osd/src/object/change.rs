@@ -3,7 +3,7 @@
 use super::state::{VERSION_XATTR, encode_version};
 use bytes::Bytes;
 use cairn_pg::{Blob, Version};
-use cairn_store::{Op, Transaction};
+use cairn_store::{Op, Sums, Transaction};
 use cairn_types::{ObjectId, PgId};
 use cairn_wire::ceph::{Malformed, Reader, Writer};
 use cairn_wire::op::{OBJECT_LEN_MAX, OMAP_KEY_LEN_MAX, OMAP_VALUE_LEN_MAX};
@@ -165,7 +165,7 @@ impl Builder {
 }
 
 /// The checksums of a segment, if they are those of whole blocks of the object.
-pub(crate) fn whole_block_sums(offset: u64, segment: &Segment) -> Option<Vec<u32>> {
+pub(crate) fn whole_block_sums(offset: u64, segment: &Segment) -> Option<Sums> {
     let block = BLOCK_LEN as u64;
     let is_whole = offset.is_multiple_of(block) && segment.data().len().is_multiple_of(BLOCK_LEN);
     (is_whole && segment.phase() == 0).then(|| segment.sums().collect())

@@ -4,7 +4,7 @@ use super::change::{BadChange, CHANGE_META_LEN_MAX, bounded, in_object, whole_bl
 use super::state::{VERSION_XATTR, encode_version};
 use bytes::{Bytes, BytesMut};
 use cairn_pg::{Blob, Version};
-use cairn_store::{Op, ReadData, Stat, Transaction};
+use cairn_store::{Op, ReadData, Stat, Sums, Transaction};
 use cairn_types::{ObjectId, PgId};
 use cairn_wire::ceph::{Reader, Writer};
 use cairn_wire::op::{OMAP_KEY_LEN_MAX, OMAP_VALUE_LEN_MAX};
@@ -203,7 +203,7 @@ struct Stream<'a> {
 }
 
 impl Stream<'_> {
-    fn next(&mut self, offset: u64, len: usize) -> Option<(Bytes, Option<Vec<u32>>)> {
+    fn next(&mut self, offset: u64, len: usize) -> Option<(Bytes, Option<Sums>)> {
         let segment = self.segments.first()?;
         let (at, end) = (self.at, self.at.checked_add(len)?);
         if end > segment.data().len() {

@@ -9,6 +9,7 @@ use crate::format::record::HEADER_BYTES;
 use crate::limits::{BLOCK_BYTES, DIRTY_BYTES_START, IO_BYTES_MAX, RECORD_BYTES_MAX};
 use crate::state::{Misfit, PlanError};
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Payload not in place yet, above which nothing more is sequenced: bounds memory.
@@ -31,7 +32,7 @@ pub struct Staged {
     arriving: usize,
     /// Has such data, which no flush has covered yet.
     unflushed: bool,
-    keys: Vec<Bytes>,
+    keys: SmallVec<[Bytes; 2]>,
 }
 
 /// Transactions that one record makes durable.
@@ -160,7 +161,7 @@ impl<D: Device> Engine<D> {
             let unflushed = arriving > 0;
             let record_bytes = self.log.record_bytes(body.len());
             self.staged_bytes += record_bytes;
-            let keys = plan.keys.into_iter().collect();
+            let keys = plan.keys;
             self.staged.push_back(Staged {
                 token,
                 seq,

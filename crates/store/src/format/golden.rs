@@ -283,9 +283,9 @@ fn mutations() -> Vec<(&'static str, Mutation)> {
         ("mutation_04_drop_head", Mutation::DropHead { key: key() }),
         (
             "mutation_05_map_logged",
-            Mutation::Map { nid, block, unit, crcs: crcs.clone(), payload: Some(payload) },
+            Mutation::Map { nid, block, unit, crcs: crcs.clone().into(), payload: Some(payload) },
         ),
-        ("mutation_06_map_in_place", Mutation::Map { nid, block, unit, crcs, payload: None }),
+        ("mutation_06_map_in_place", Mutation::Map { nid, block, unit, crcs: crcs.into(), payload: None }),
         ("mutation_07_unmap", Mutation::Unmap { nid, block, count }),
         ("mutation_08_share", Mutation::Share { from_nid: 9, from_block: 1, nid, block, count }),
         ("mutation_09_put_omap", Mutation::PutOmap { omap: 9, key: "key".into(), value: "value".into() }),
@@ -459,7 +459,7 @@ fn numbers_that_nobody_can_count_to_are_refused() {
     bytes.put_u32(0);
     assert_eq!(recode_shard(&bytes), None);
     let mut bytes = Vec::new();
-    Mutation::Map { nid: 1, block: 0, unit, crcs: vec![0], payload: None }.encode(&mut bytes);
+    Mutation::Map { nid: 1, block: 0, unit, crcs: vec![0].into(), payload: None }.encode(&mut bytes);
     assert_eq!(recode_mutation(&bytes), None);
 }
 

@@ -5,6 +5,7 @@ use super::values::Head;
 use crate::limits::{
     BLOCK_BYTES, NAME_BYTES_MAX, OBJECT_BYTES_MAX, OMAP_KEY_BYTES_MAX, OMAP_VALUE_BYTES_MAX, UNITS_MAX,
 };
+use crate::txn::Sums;
 use bytes::Bytes;
 use cairn_types::{PgId, PoolId};
 use std::sync::Arc;
@@ -42,7 +43,7 @@ pub enum Mutation {
         /// Unit of the first block; the others follow it.
         unit: u64,
         /// One per block.
-        crcs: Vec<u32>,
+        crcs: Sums,
         /// Content of all blocks, where it is in the log; otherwise it was durable before the record.
         payload: Option<Bytes>,
     },

@@ -114,7 +114,7 @@ fn mutation() -> impl Strategy<Value = Mutation> {
         blob(60).prop_map(|key| Mutation::DropHead { key }),
         map.prop_map(|(nid, block, unit, crcs, fill)| {
             let payload = fill.map(|byte| Bytes::from(vec![byte; crcs.len() * 4096]));
-            Mutation::Map { nid, block, unit, crcs, payload }
+            Mutation::Map { nid, block, unit, crcs: crcs.into(), payload }
         }),
         range().prop_map(|(nid, block, count)| Mutation::Unmap { nid, block, count }),
         (range(), number(), 0..1000_u64).prop_map(|((nid, block, count), from_nid, from_block)| {

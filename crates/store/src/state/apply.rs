@@ -6,6 +6,7 @@ use crate::format::mutation::Mutation;
 use crate::format::values::{Head, Shard, Slot};
 use crate::limits::{BLOCK_BYTES, SHARD_BLOCKS};
 use bytes::Bytes;
+use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// A block that the state no longer refers to.
@@ -46,12 +47,13 @@ impl State {
                 self.collection_changes.push((*pg, false));
             }
             Mutation::PutHead { key, head } => {
-                if self.head(key)?.is_none() {
-                    self.objects += 1;
-                }
                 self.next_nid = self.next_nid.max(head.nid + 1).max(head.omap + 1);
                 self.added_bytes += (key.len() + head_bytes(head)) as u64;
-                self.heads.put(key.clone(), Some(head.clone()), self.generation);
+                let was_there = match self.heads.put(key.clone(), Some(head.clone()), self.generation) {
+                    Some(was_there) => was_there,
+                    None => self.snapshot.head(key)?.is_some(),
+                };
+                self.objects += u64::from(!was_there);
             }
             Mutation::DropHead { key } => {
                 if self.head(key)?.is_none() {
@@ -106,7 +108,7 @@ impl State {
         payload: Option<&Bytes>,
         seq: u64,
     ) -> Result<(), Misfit> {
-        let slots: Vec<Slot> = crcs
+        let slots: SmallVec<[Slot; 4]> = crcs
             .iter()
             .enumerate()
             .map(|(at, &crc)| Slot { unit: unit + at as u64, crc, shared: false })

@@ -9,6 +9,7 @@ use crate::error::{ReadError, StoreError, TransactionError};
 use crate::format::mutation::Mutation;
 use crate::format::values::{Head, Shard, Slot};
 use crate::limits::{BLOCK_BYTES, DIRECT_BYTES_MIN, SHARD_BLOCKS};
+use crate::txn::Sums;
 use bytes::{Bytes, BytesMut};
 use cairn_types::ObjectId;
 
@@ -53,7 +54,7 @@ impl Planner<'_> {
         let whole = (len - from) / BLOCK;
         if whole > 0 {
             let middle = data.slice(from..from + whole * BLOCK);
-            let crcs: Vec<u32> = middle.chunks_exact(BLOCK).map(crc32fast::hash).collect();
+            let crcs: Sums = middle.chunks_exact(BLOCK).map(crc32fast::hash).collect();
             if let Some(given) = checksums {
                 let differs = crcs.iter().zip(given).position(|(found, given)| found != given);
                 if let Some(at) = differs {
@@ -155,7 +156,13 @@ impl Planner<'_> {
         if !self.is_last_write {
             self.set_slot(nid, block, Slot { crc, shared: false, ..slot })?;
         }
-        self.push(Mutation::Map { nid, block, unit: slot.unit, crcs: vec![crc], payload: None });
+        self.push(Mutation::Map {
+            nid,
+            block,
+            unit: slot.unit,
+            crcs: Sums::from_slice(&[crc]),
+            payload: None,
+        });
         Ok(())
     }
 
@@ -278,7 +285,13 @@ impl Planner<'_> {
                 Some(span)
             };
             let block = first + at as u64;
-            self.push(Mutation::Map { nid, block, unit, crcs: crcs[at..at + count].to_vec(), payload });
+            self.push(Mutation::Map {
+                nid,
+                block,
+                unit,
+                crcs: Sums::from_slice(&crcs[at..at + count]),
+                payload,
+            });
             at += count;
         }
         Ok(())

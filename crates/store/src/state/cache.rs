@@ -1,5 +1,6 @@
 //! Index entries in memory: those changed since the last checkpoint, pinned, and as many others as fit.
 
+use std::borrow::Borrow;
 use std::collections::{BTreeMap, BTreeSet};
 use std::mem;
 use std::ops::Bound;
@@ -63,6 +64,16 @@ impl<K: Ord + Clone, V> Cache<K, V> {
         Ok(value)
     }
 
+    /// The value with the key it is kept under, if it is here.
+    pub fn find<Q: Ord + ?Sized>(&mut self, key: &Q) -> Option<(&K, Option<&Arc<V>>)>
+    where
+        K: Borrow<Q>,
+    {
+        let (key, entry) = self.entries.range_mut((Bound::Included(key), Bound::Included(key))).next()?;
+        entry.referenced = true;
+        Some((key, entry.value.as_ref()))
+    }
+
     /// The value as [`Self::get`] gives it, out of the cache, so that it can be changed in place where nobody
     /// else holds it. [`Self::put`] follows.
     pub fn take<E>(
@@ -81,12 +92,13 @@ impl<K: Ord + Clone, V> Cache<K, V> {
         }
     }
 
-    /// Changes the value; it stays until a batch with it is committed.
-    pub fn put(&mut self, key: K, value: Option<Arc<V>>, generation: u64) {
-        self.insert(key, value, generation);
+    /// Changes the value; it stays until a batch with it is committed. Says whether there was a value before; `None`: only
+    /// the index knows.
+    pub fn put(&mut self, key: K, value: Option<Arc<V>>, generation: u64) -> Option<bool> {
+        self.insert(key, value, generation)
     }
 
-    fn insert(&mut self, key: K, value: Option<Arc<V>>, generation: u64) {
+    fn insert(&mut self, key: K, value: Option<Arc<V>>, generation: u64) -> Option<bool> {
         self.bytes += (self.cost)(&key, value.as_deref());
         let new = Entry { value, generation, referenced: true };
         match self.entries.get_mut(&key) {
@@ -96,12 +108,14 @@ impl<K: Ord + Clone, V> Cache<K, V> {
                 if generation != old.generation {
                     self.dirty.insert(key);
                 }
+                Some(old.value.is_some())
             }
             None => {
                 if generation != 0 {
                     self.dirty.insert(key.clone());
                 }
                 self.entries.insert(key, new);
+                None
             }
         }
     }

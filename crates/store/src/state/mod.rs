@@ -135,6 +135,16 @@ impl State {
         self.heads.get(key, || snapshot.head(key))
     }
 
+    /// An object's head by the bytes of its key, with the key.
+    pub fn find_head(&mut self, key: &[u8]) -> Result<(Bytes, Option<Arc<Head>>), StoreError> {
+        if let Some((key, head)) = self.heads.find(key) {
+            return Ok((key.clone(), head.cloned()));
+        }
+        let key = Bytes::copy_from_slice(key);
+        let head = self.head(&key)?;
+        Ok((key, head))
+    }
+
     /// A shard of an object; none if it has no blocks there.
     pub fn shard(&mut self, nid: u64, number: u32) -> Result<Option<Arc<Shard>>, StoreError> {
         let snapshot = &self.snapshot;

@@ -7,7 +7,7 @@ use crate::alloc::Run;
 use crate::error::{StoreError, TransactionError};
 use crate::format::mutation::Mutation;
 use crate::format::values::{Head, Shard};
-use crate::key::{object_key, pg_key};
+use crate::key::{object_key, object_key_buf, pg_key};
 use crate::limits::{
     BLOCK_BYTES, NAME_BYTES_MAX, OBJECT_BYTES_MAX, OMAP_KEY_BYTES_MAX, OMAP_VALUE_BYTES_MAX,
     XATTR_NAME_BYTES_MAX, XATTRS_BYTES_MAX,
@@ -15,7 +15,8 @@ use crate::limits::{
 use crate::txn::{Op, Transaction};
 use bytes::Bytes;
 use cairn_types::{ObjectId, PgId};
-use std::collections::{BTreeMap, BTreeSet};
+use smallvec::SmallVec;
+use std::collections::BTreeMap;
 use std::ops::Bound;
 use std::sync::Arc;
 
@@ -47,8 +48,8 @@ pub struct Plan {
     pub mutations: Vec<Mutation>,
     /// Data for fresh blocks, by the first of them, to be durable before the record.
     pub direct: Vec<(u64, Bytes)>,
-    /// Objects it changes.
-    pub keys: BTreeSet<Bytes>,
+    /// Objects it is about, one or the other more than once.
+    pub keys: SmallVec<[Bytes; 2]>,
     /// What it reserved; given back if it is not carried out.
     pub(super) reserved: Vec<Run>,
 }
@@ -59,8 +60,8 @@ pub(super) struct Planner<'a> {
     pub plan: Plan,
     collections: BTreeMap<PgId, bool>,
     heads: BTreeMap<Bytes, Option<Arc<Head>>>,
-    /// The object that the last operation was about, with its key: the next one is usually about the same.
-    last: Option<(PgId, &'a ObjectId, Bytes)>,
+    /// The object that the last operation was about: the next one is usually about the same.
+    last: Option<Last<'a>>,
     pub shards: BTreeMap<(u64, u32), Box<Shard>>,
     pub refs: BTreeMap<u64, u32>,
     /// Content of blocks that this transaction writes.
@@ -72,6 +73,15 @@ pub(super) struct Planner<'a> {
     /// The running operation is a write, and none after it looks at blocks: what it does to them need not
     /// be laid over the state, for nothing will ask.
     pub is_last_write: bool,
+    /// An operation after the running one looks at omap entries.
+    reads_omap: bool,
+}
+
+struct Last<'a> {
+    pg: PgId,
+    object: &'a ObjectId,
+    key: Bytes,
+    head: Option<Arc<Head>>,
 }
 
 impl Plan {
@@ -99,6 +109,7 @@ impl State {
             next_nid,
             removes,
             is_last_write: false,
+            reads_omap: false,
         };
         let result = planner.run(transaction, record_bytes_max);
         let plan = planner.plan;
@@ -120,7 +131,9 @@ impl State {
 impl<'a> Planner<'a> {
     fn run(&mut self, transaction: &'a Transaction, record_bytes_max: usize) -> Result<(), PlanError> {
         let last_with_blocks = transaction.ops.iter().rposition(has_blocks);
+        let last_omap_reader = transaction.ops.iter().rposition(reads_omap);
         for (at, op) in transaction.ops.iter().enumerate() {
+            self.reads_omap = last_omap_reader.is_some_and(|reader| at < reader);
             self.is_last_write = Some(at) == last_with_blocks && matches!(op, Op::Write { .. });
             self.op(op)?;
         }
@@ -290,24 +303,35 @@ impl<'a> Planner<'a> {
         }
     }
 
-    /// The key of an object that an operation is about.
-    fn key(&mut self, pg: PgId, object: &'a ObjectId) -> Result<Bytes, PlanError> {
-        if let Some((last_pg, last, key)) = &self.last
-            && (*last_pg, *last) == (pg, object)
+    /// The object that an operation is about: its key, and its head if it is there.
+    fn find(&mut self, pg: PgId, object: &'a ObjectId) -> Result<(Bytes, Option<Arc<Head>>), PlanError> {
+        if let Some(last) = &self.last
+            && (last.pg, last.object) == (pg, object)
         {
-            return Ok(key.clone());
+            return Ok((last.key.clone(), last.head.clone()));
         }
-        let key = checked_key(pg, object)?;
-        self.plan.keys.insert(key.clone());
-        self.last = Some((pg, object, key.clone()));
-        Ok(key)
+        check_name(object)?;
+        let name = object_key_buf(pg, object);
+        let (key, head) = match self.heads.get_key_value(&name[..]) {
+            Some((key, head)) => (key.clone(), head.clone()),
+            None => self.state.find_head(&name)?,
+        };
+        self.is_about(&key);
+        self.last = Some(Last { pg, object, key: key.clone(), head: head.clone() });
+        Ok((key, head))
+    }
+
+    fn is_about(&mut self, key: &Bytes) {
+        if self.plan.keys.last() != Some(key) {
+            self.plan.keys.push(key.clone());
+        }
     }
 
     /// The object, made if it is not there.
     fn open(&mut self, pg: PgId, object: &'a ObjectId) -> Result<(Bytes, Arc<Head>), PlanError> {
         self.collection(pg)?;
-        let key = self.key(pg, object)?;
-        if let Some(head) = self.head(&key)? {
+        let (key, head) = self.find(pg, object)?;
+        if let Some(head) = head {
             return Ok((key, head));
         }
         let head = Arc::new(Head { nid: self.new_nid(), ..Head::default() });
@@ -317,10 +341,9 @@ impl<'a> Planner<'a> {
 
     fn existing(&mut self, pg: PgId, object: &'a ObjectId) -> Result<(Bytes, Arc<Head>), PlanError> {
         self.collection(pg)?;
-        let key = self.key(pg, object)?;
-        match self.head(&key)? {
-            Some(head) => Ok((key, head)),
-            None => Err(TransactionError::NoObject { pg, object: Box::new(object.clone()) }.into()),
+        match self.find(pg, object)? {
+            (key, Some(head)) => Ok((key, head)),
+            (_, None) => Err(TransactionError::NoObject { pg, object: Box::new(object.clone()) }.into()),
         }
     }
 
@@ -334,8 +357,8 @@ impl<'a> Planner<'a> {
     }
 
     fn put_shared_head(&mut self, key: Bytes, head: Arc<Head>) {
-        self.plan.keys.insert(key.clone());
-        self.heads.insert(key.clone(), Some(head.clone()));
+        self.is_about(&key);
+        self.lay_over(key.clone(), Some(head.clone()));
         // Several changes of one head in a row need one.
         if let Some(Mutation::PutHead { key: last, head: old }) = self.plan.mutations.last_mut()
             && *last == key
@@ -347,8 +370,15 @@ impl<'a> Planner<'a> {
     }
 
     fn put_no_head(&mut self, key: Bytes) {
-        self.heads.insert(key.clone(), None);
+        self.lay_over(key.clone(), None);
         self.push(Mutation::DropHead { key });
+    }
+
+    fn lay_over(&mut self, key: Bytes, head: Option<Arc<Head>>) {
+        if let Some(last) = self.last.as_mut().filter(|last| last.key == key) {
+            last.head = head.clone();
+        }
+        self.heads.insert(key, head);
     }
 
     fn grow(&mut self, key: Bytes, head: &Head, end: u64) {
@@ -399,13 +429,17 @@ impl<'a> Planner<'a> {
     }
 
     fn put_omap(&mut self, omap: u64, key: Bytes, value: Bytes) {
-        self.omap.insert((omap, key.clone()), Some(value.clone()));
+        if self.reads_omap {
+            self.omap.insert((omap, key.clone()), Some(value.clone()));
+        }
         self.push(Mutation::PutOmap { omap, key, value });
     }
 
     fn drop_omap_key(&mut self, omap: u64, key: Bytes) {
         if omap != 0 {
-            self.omap.insert((omap, key.clone()), None);
+            if self.reads_omap {
+                self.omap.insert((omap, key.clone()), None);
+            }
             self.push(Mutation::DropOmapKey { omap, key });
         }
     }
@@ -490,6 +524,11 @@ fn has_blocks(op: &Op) -> bool {
     }
 }
 
+/// Whether an operation looks at omap entries.
+fn reads_omap(op: &Op) -> bool {
+    matches!(op, Op::OmapRemoveRange { .. } | Op::Clone { .. })
+}
+
 /// A limit of the store.
 fn limit(what: &'static str, given: usize, most: usize) -> Result<(), TransactionError> {
     if given <= most {
@@ -504,8 +543,12 @@ fn end_of(offset: u64, len: u64) -> Result<u64, TransactionError> {
     Ok(end)
 }
 
+fn check_name(object: &ObjectId) -> Result<(), TransactionError> {
+    limit("an object's name", object.namespace.len() + object.key.len() + object.name.len(), NAME_BYTES_MAX)
+}
+
 fn checked_key(pg: PgId, object: &ObjectId) -> Result<Bytes, TransactionError> {
-    limit("an object's name", object.namespace.len() + object.key.len() + object.name.len(), NAME_BYTES_MAX)?;
+    check_name(object)?;
     Ok(object_key(pg, object))
 }
 

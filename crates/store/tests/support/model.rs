@@ -448,7 +448,7 @@ impl Generator {
         let aligned = offset % BLOCK == 0 && len % BLOCK == 0;
         let checksums = (aligned && self.rng.one_in(2))
             .then(|| data.chunks(BLOCK as usize).map(crc32fast::hash).collect::<Vec<u32>>());
-        Op::Write { pg, object, offset, data: data.into(), checksums }
+        Op::Write { pg, object, offset, data: data.into(), checksums: checksums.map(Into::into) }
     }
 
     fn clone_range(&mut self, state: &State, at: u32, source: &str, target: ObjectId) -> Op {

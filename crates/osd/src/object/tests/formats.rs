@@ -111,7 +111,7 @@ fn a_change_is_these_bytes() {
     // The client's bytes and its checksum, not copies.
     let StoreOp::Write { data, checksums, .. } = sums[0] else { panic!() };
     assert_eq!(data.as_ptr(), change.data.segments()[0].data().as_ptr());
-    assert_eq!(*checksums, Some(vec![crc32fast::hash(&[2; 4096])]));
+    assert_eq!(*checksums, Some([crc32fast::hash(&[2; 4096])].as_slice().into()));
     let Some(StoreOp::SetXattrs(_, _, last)) = transaction.ops.last() else { panic!() };
     assert_eq!(last.iter().map(|(name, _)| &**name).collect::<Vec<_>>(), ["_w", "_i", "_v"]);
 }
