@@ -265,7 +265,7 @@ fn what_belongs_to_nobody_goes() {
         shard.slots[3] = Slot { unit, crc: 1, shared: false };
         Batch {
             shards: vec![((77, 2), Some(Arc::new(shard)))],
-            omap: vec![((78, "key".into()), Some("value".into()))],
+            omap: Arc::new([((78, "key".into()), Some("value".into()))].into()),
             checkpoint: Checkpoint { next_nid: 100, ..checkpoint },
             ..Batch::default()
         }

@@ -4,6 +4,7 @@ use super::{BITMAP, CHECKPOINT, COLLECTIONS, HEADS, Index, META, OMAP, REFS, SHA
 use crate::error::{IndexError, StoreError};
 use crate::format::values::{Checkpoint, Head, Shard};
 use crate::key::pg_key;
+use crate::state::OmapEntries;
 use bytes::Bytes;
 use cairn_types::PgId;
 use std::sync::Arc;
@@ -24,7 +25,7 @@ pub struct Batch {
     /// Omaps that go as a whole.
     pub dropped_omaps: Vec<u64>,
     /// Omap entries; `None` for those that are gone.
-    pub omap: Vec<((u64, Bytes), Option<Bytes>)>,
+    pub omap: Arc<OmapEntries>,
     /// Counts of shared units; below 2 they need none.
     pub refs: Vec<(u64, u32)>,
     /// Pieces of the free map.
@@ -90,7 +91,7 @@ impl Index {
                     tally.sub(Some(8 + key.value().1.len() + value.value().len()));
                 }
             }
-            for ((omap, key), value) in &batch.omap {
+            for ((omap, key), value) in &*batch.omap {
                 let old = if let Some(value) = value {
                     tally.add(8 + key.len() + value.len());
                     table.insert((*omap, &key[..]), &value[..]).map_err(IndexError)?

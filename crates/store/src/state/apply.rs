@@ -1,6 +1,6 @@
 //! Applying mutations.
 
-use super::{State, shard_of};
+use super::{SPENT_STEP, State, shard_of};
 use crate::error::StoreError;
 use crate::format::mutation::Mutation;
 use crate::format::values::{Head, Shard, Slot};
@@ -84,10 +84,7 @@ impl State {
                     .take_while(|((number, _), _)| number == omap)
                     .map(|(key, _)| key.clone())
                     .collect();
-                for key in keys {
-                    let gone = self.omap.remove(&key);
-                    self.omap_dirty -= usize::from(gone.is_some_and(|(_, at)| at == self.generation));
-                }
+                keys.iter().for_each(|key| drop(self.omap.remove(key)));
                 self.dropped_omaps.push(*omap);
             }
         }
@@ -95,8 +92,8 @@ impl State {
     }
 
     fn put_omap(&mut self, omap: u64, key: &Bytes, value: Option<Bytes>) {
-        let old = self.omap.insert((omap, key.clone()), (value, self.generation));
-        self.omap_dirty += usize::from(old.is_none_or(|(_, changed)| changed != self.generation));
+        self.spent_omap.by_ref().take(SPENT_STEP).for_each(drop);
+        self.omap.insert((omap, key.clone()), value);
     }
 
     fn map(

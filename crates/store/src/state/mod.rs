@@ -21,13 +21,17 @@ use bytes::Bytes;
 use cache::Cache;
 use cairn_types::PgId;
 use pending::Pending;
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::mem;
 use std::ops::Bound;
 use std::sync::Arc;
 
-/// An omap entry as last changed: its value, none for removed, and the generation that changed it.
-type OmapEntry = (Option<Bytes>, u64);
+/// Entries of omaps as they were last changed; without a value: removed.
+pub type OmapEntries = BTreeMap<(u64, Bytes), Option<Bytes>>;
+
+/// Entries that are let go for each one that comes in.
+const SPENT_STEP: usize = 4;
 
 /// The state.
 #[derive(Debug)]
@@ -39,10 +43,12 @@ pub struct State {
     collection_changes: Vec<(PgId, bool)>,
     heads: Cache<Bytes, Head>,
     shards: Cache<(u64, u32), Shard>,
-    /// What the index does not say yet.
-    omap: BTreeMap<(u64, Bytes), OmapEntry>,
-    /// Entries of it that carry the current generation.
-    omap_dirty: usize,
+    /// Changed since the last batch was taken.
+    omap: OmapEntries,
+    /// In the batch that is being committed: the index does not say it yet.
+    committing_omap: Arc<OmapEntries>,
+    /// In the index by now, and freed bit by bit: a whole batch at once would be milliseconds.
+    spent_omap: btree_map::IntoIter<(u64, Bytes), Option<Bytes>>,
     dropped_omaps: Vec<u64>,
     /// How many slots refer to a shared unit, where the index does not say it yet.
     refs: BTreeMap<u64, (u32, u64)>,
@@ -94,7 +100,8 @@ impl State {
                 128 + shard.map_or(0, |_| size_of::<Shard>())
             }),
             omap: BTreeMap::new(),
-            omap_dirty: 0,
+            committing_omap: Arc::default(),
+            spent_omap: btree_map::IntoIter::default(),
             dropped_omaps: Vec::new(),
             refs: BTreeMap::new(),
             refs_dirty: 0,
@@ -167,8 +174,9 @@ impl State {
 
     /// One omap value.
     pub fn omap(&self, omap: u64, key: &Bytes) -> Result<Option<Bytes>, StoreError> {
-        match self.omap.get(&(omap, key.clone())) {
-            Some((value, _)) => Ok(value.clone()),
+        let entry = (omap, key.clone());
+        match self.omap.get(&entry).or_else(|| self.committing_omap.get(&entry)) {
+            Some(value) => Ok(value.clone()),
             None if omap == 0 => Ok(None),
             None => self.snapshot.omap(omap, key),
         }
@@ -190,22 +198,19 @@ impl State {
             Bound::Excluded(key) => Bound::Excluded((omap, Bytes::copy_from_slice(key))),
             Bound::Unbounded => Bound::Included((omap, Bytes::new())),
         };
-        let mut overlay =
-            self.omap.range((start, Bound::Unbounded)).take_while(|((o, _), _)| *o == omap).peekable();
+        let mut overlay = self.omap_overlay(omap, start).peekable();
         // The newer entry of a key wins; removed ones are passed over.
         self.snapshot.each_omap(omap, from, |key, value| {
-            while let Some(((_, own), (own_value, _))) = overlay.next_if(|((_, own), _)| &own[..] < key) {
+            while let Some((own, own_value)) = overlay.next_if(|(own, _)| &own[..] < key) {
                 found.extend(own_value.clone().map(|value| (own.clone(), value)));
             }
-            match overlay.next_if(|((_, own), _)| &own[..] == key) {
-                Some(((_, own), (own_value, _))) => {
-                    found.extend(own_value.clone().map(|value| (own.clone(), value)))
-                }
+            match overlay.next_if(|(own, _)| &own[..] == key) {
+                Some((own, own_value)) => found.extend(own_value.clone().map(|value| (own.clone(), value))),
                 None => found.push((Bytes::copy_from_slice(key), Bytes::copy_from_slice(value))),
             }
             found.len() < limit
         })?;
-        for ((_, own), (own_value, _)) in overlay {
+        for (own, own_value) in overlay {
             if found.len() >= limit {
                 break;
             }
@@ -213,6 +218,31 @@ impl State {
         }
         found.truncate(limit);
         Ok(found)
+    }
+
+    /// What the index does not say yet of an omap, from a bound on, in order, the newer entry of each key.
+    fn omap_overlay(
+        &self,
+        omap: u64,
+        start: Bound<(u64, Bytes)>,
+    ) -> impl Iterator<Item = (&Bytes, &Option<Bytes>)> {
+        let range = (start, Bound::Unbounded);
+        let older = self.committing_omap.range(range.clone());
+        let mut older = older.take_while(move |((number, _), _)| *number == omap).peekable();
+        let newer = self.omap.range(range);
+        let mut newer = newer.take_while(move |((number, _), _)| *number == omap).peekable();
+        std::iter::from_fn(move || {
+            let order = match (newer.peek(), older.peek()) {
+                (Some((new, _)), Some((old, _))) => new.cmp(old),
+                (Some(_), None) => Ordering::Less,
+                (None, _) => Ordering::Greater,
+            };
+            if order == Ordering::Equal {
+                older.next();
+            }
+            let ((_, key), value) = if order.is_le() { newer.next() } else { older.next() }?;
+            Some((key, value))
+        })
     }
 
     /// Keys of objects that start with a prefix, from a bound on, in order, at most `limit`.
@@ -300,7 +330,7 @@ impl State {
 
     /// Entries changed since the last batch.
     pub fn dirty_entries(&self) -> usize {
-        self.heads.dirty_len() + self.shards.dirty_len() + self.omap_dirty + self.refs_dirty
+        self.heads.dirty_len() + self.shards.dirty_len() + self.omap.len() + self.refs_dirty
     }
 
     /// Memory of cached index entries.
@@ -312,15 +342,15 @@ impl State {
     /// `next_seq`; and the blocks freed in it, which can be given out once it is committed.
     pub fn take_batch(&mut self, next_seq: u64, log_position: u64) -> (Batch, Vec<Freed>) {
         let current = self.generation;
-        (self.omap_dirty, self.refs_dirty) = (0, 0);
-        let omap = self.omap.iter().filter(|(_, (_, changed))| *changed == current);
+        self.refs_dirty = 0;
+        self.committing_omap = Arc::new(mem::take(&mut self.omap));
         let refs = self.refs.iter().filter(|(_, (_, changed))| *changed == current);
         let batch = Batch {
             collections: mem::take(&mut self.collection_changes),
             heads: self.heads.take_dirty(),
             shards: self.shards.take_dirty(),
             dropped_omaps: mem::take(&mut self.dropped_omaps),
-            omap: omap.map(|(key, (value, _))| (key.clone(), value.clone())).collect(),
+            omap: Arc::clone(&self.committing_omap),
             refs: refs.map(|(unit, (count, _))| (*unit, *count)).collect(),
             bitmap: self.alloc.take_dirty_chunks().into_iter().map(|c| (c, self.alloc.chunk(c))).collect(),
             checkpoint: Checkpoint {
@@ -342,7 +372,8 @@ impl State {
         let generation = self.generation - 1;
         self.heads.committed(generation);
         self.shards.committed(generation);
-        self.omap.retain(|_, (_, changed)| *changed > generation);
+        // Whoever committed it has let go of it.
+        self.spent_omap = Arc::unwrap_or_clone(mem::take(&mut self.committing_omap)).into_iter();
         self.refs.retain(|_, (_, changed)| *changed > generation);
         self.index_bytes = index_bytes;
         self.committing_bytes = 0;

@@ -1,7 +1,7 @@
 //! Everything there is, as of now: the index with what changed since laid over it. For offline tools; the
 //! running store never asks for all of anything.
 
-use super::State;
+use super::{OmapEntries, State};
 use crate::error::StoreError;
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Bound;
@@ -57,13 +57,15 @@ impl State {
 
     /// Numbers of all omaps that have, or at the last checkpoint had, entries.
     pub fn omap_numbers(&self) -> Result<BTreeSet<u64>, StoreError> {
+        let with_value = |entries: &OmapEntries| -> BTreeSet<u64> {
+            entries.iter().filter(|(_, value)| value.is_some()).map(|((number, _), _)| *number).collect()
+        };
         let mut numbers = self.snapshot.omap_numbers()?;
+        numbers.extend(with_value(&self.committing_omap));
         for dropped in &self.dropped_omaps {
             numbers.remove(dropped);
         }
-        numbers.extend(
-            self.omap.iter().filter(|(_, (value, _))| value.is_some()).map(|((number, _), _)| *number),
-        );
+        numbers.extend(with_value(&self.omap));
         Ok(numbers)
     }
 
