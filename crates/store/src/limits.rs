@@ -53,8 +53,9 @@ pub const QUEUE_BYTES_MAX: usize = 256 << 20;
 /// Payload bytes in one log record: what one group commit makes durable together.
 pub const RECORD_BYTES_MAX: usize = 4 << 20;
 
-/// Logged payload not yet in place, above which write-back works without being asked by a checkpoint.
-pub const DIRTY_BYTES_START: usize = 16 << 20;
+/// Logged payload not yet in place, above which write-back works without being asked by a checkpoint. Beside it a
+/// write takes several times as long, so that a burst of some seconds is to end before; memory is what bounds it.
+pub const DIRTY_BYTES_START: usize = 32 << 20;
 
 /// Writes to their place under way at once.
 pub const WRITEBACK_DEPTH: usize = 32;
@@ -65,9 +66,9 @@ pub const WRITEBACK_BYTES_MAX: usize = 128 << 10;
 /// Share of the log ring (1 / n) whose use starts a checkpoint.
 pub const CHECKPOINT_LOG_SHARE: u64 = 2;
 
-/// Index entries changed since the last checkpoint that start one. Taking them out of the running state
-/// is the one part of a checkpoint that a writer waits for, at well under a microsecond an entry.
-pub const CHECKPOINT_ENTRIES: usize = 8 << 10;
+/// Index entries changed since the last checkpoint that start one. A checkpoint of random small writes rewrites most of
+/// the index however few there were; memory is what bounds it, at some 300 bytes an entry.
+pub const CHECKPOINT_ENTRIES: usize = 32 << 10;
 
 /// Of the index region's capacity, the share (1 / n) that entries may come to, by the bytes of their
 /// keys and values. The rest is what a copy-on-write tree needs: half-empty pages, the pages of the

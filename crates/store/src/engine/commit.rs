@@ -13,7 +13,7 @@ use smallvec::SmallVec;
 use std::sync::Arc;
 
 /// Payload not in place yet, above which nothing more is sequenced: bounds memory.
-const DIRTY_BYTES_MAX: usize = 4 * DIRTY_BYTES_START;
+const DIRTY_BYTES_MAX: usize = 3 * DIRTY_BYTES_START;
 
 /// Data on its way to fresh blocks, above which nothing more is sequenced.
 const ARRIVING_BYTES_MAX: usize = 64 << 20;
