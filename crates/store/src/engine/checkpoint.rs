@@ -143,3 +143,69 @@ impl<D: Device> Engine<D> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::Op;
+    use crate::device::sim::SimDevice;
+    use crate::engine::{Engine, fixture};
+    use bytes::Bytes;
+    use std::sync::Arc;
+
+    fn set(entries: &[(&'static str, &'static str)]) -> Op {
+        let entries = entries.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+        Op::OmapSet(fixture::PG, fixture::object("object"), entries)
+    }
+
+    fn remove(keys: &[&'static str]) -> Op {
+        let keys = keys.iter().map(|key| (*key).into()).collect();
+        Op::OmapRemove(fixture::PG, fixture::object("object"), keys)
+    }
+
+    /// Listed from the start and from behind the first, and asked for one by one.
+    fn check(engine: &mut Engine<SimDevice>, expected: &[(&str, &str)]) {
+        let object = fixture::object("object");
+        let text = |found: Vec<(Bytes, Bytes)>| -> Vec<(String, String)> {
+            let text = |bytes: Bytes| String::from_utf8(bytes.to_vec()).unwrap();
+            found.into_iter().map(|(key, value)| (text(key), text(value))).collect()
+        };
+        let expected: Vec<_> = expected.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect();
+        let all = engine.omap_list(fixture::PG, &object, None, 100).unwrap();
+        assert_eq!(text(all), expected);
+        let behind = engine.omap_list(fixture::PG, &object, Some(b"a"), 100).unwrap();
+        let later: Vec<_> = expected.iter().filter(|(key, _)| key != "a").cloned().collect();
+        assert_eq!(text(behind), later);
+        let keys: Vec<Bytes> = ["a", "b", "c", "d", "e", "f"].map(Bytes::from).into();
+        let got = engine.omap_get(fixture::PG, &object, &keys).unwrap();
+        assert_eq!(text(got), expected);
+    }
+
+    #[test]
+    fn omap_entries_are_read_from_the_index_a_running_checkpoint_and_what_came_after_it() {
+        let (mut engine, _) = fixture::store(16 << 20);
+        fixture::commit(&mut engine, vec![set(&[("a", "1"), ("b", "1"), ("c", "1"), ("f", "1")])]);
+        fixture::checkpoint(&mut engine);
+        fixture::commit(&mut engine, vec![set(&[("b", "2"), ("d", "2"), ("e", "2")]), remove(&["c"])]);
+        let (batch, _) = engine.state.take_batch(engine.last_seq + 1, 0);
+        check(&mut engine, &[("a", "1"), ("b", "2"), ("d", "2"), ("e", "2"), ("f", "1")]);
+        fixture::commit(&mut engine, vec![set(&[("c", "3"), ("d", "3")]), remove(&["a", "e"])]);
+        let now = [("b", "2"), ("c", "3"), ("d", "3"), ("f", "1")];
+        check(&mut engine, &now);
+
+        let index_bytes = Arc::clone(engine.state.index()).commit(&batch).unwrap();
+        drop(batch);
+        engine.state.committed(index_bytes).unwrap();
+        check(&mut engine, &now);
+        // What is let go bit by bit is not missed.
+        fixture::commit(&mut engine, vec![set(&[("f", "4")])]);
+        check(&mut engine, &[("b", "2"), ("c", "3"), ("d", "3"), ("f", "4")]);
+        // Gone as a whole, with what a checkpoint has of it.
+        let (batch, _) = engine.state.take_batch(engine.last_seq + 1, 0);
+        fixture::commit(&mut engine, vec![Op::OmapClear(fixture::PG, fixture::object("object"))]);
+        check(&mut engine, &[]);
+        let index_bytes = Arc::clone(engine.state.index()).commit(&batch).unwrap();
+        drop(batch);
+        engine.state.committed(index_bytes).unwrap();
+        check(&mut engine, &[]);
+    }
+}
