@@ -6,7 +6,8 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-/// Most entries that one transaction drops. There are more than a few only when the log was long for a copy that was behind.
+/// Most entries that one transaction drops. There are more than [`TRIM_TOGETHER`] only when the log was long for a copy that was
+/// behind, or is dropped as a whole.
 pub(crate) const TRIM_STEP: usize = 256;
 
 /// Entries that are dropped together, or a sixteenth of the log if that is fewer: dropped one by one, each change would look up and

@@ -92,8 +92,8 @@ impl<K: Ord + Clone, V> Cache<K, V> {
         }
     }
 
-    /// Changes the value; it stays until a batch with it is committed. Says whether there was a value before; `None`: only
-    /// the index knows.
+    /// Changes the value; it stays until a batch with it is committed. Says whether there was a value before, but for one
+    /// that was taken; `None`: only the index knows.
     pub fn put(&mut self, key: K, value: Option<Arc<V>>, generation: u64) -> Option<bool> {
         self.insert(key, value, generation)
     }
